@@ -1,0 +1,398 @@
+/**
+ * The kernels that models are made of, by shape and meaning: the one interface with two homes,
+ * `src/backend/webgpu/` and `src/backend/wasm/` (and a float64 reference in `tests/support/`).
+ *
+ * Calls only enqueue: their results are in place for every later call, and `read` alone waits.
+ * Outputs are overwritten whatever they held (NaN too), unless `accumulate` says that they are
+ * added to. An output never overlaps an input, unless a kernel's text allows it.
+ *
+ * Sequences of unequal lengths lie end to end, without padding: a batch is T rows, and for each row
+ * `starts[t]` is the first row of its sequence and `ends[t]` the row after its last. Shapes are
+ * written `(T, C)`: T rows (tokens), C channels (`n_embd`), H heads of D = C / H, V vocabulary
+ * entries, R the adapter's rank.
+ *
+ * What it does not do: broadcasting, strides, more than two-dimensional matrices, integer arithmetic.
+ *
+ * @module
+ */
+import type { DType, Matrix, PackedMatrix, Tensor, WeightFormat } from "./tensor.ts";
+
+/** out (M, N) = activation(alpha · op(a) (M, K) · op(b) (K, N) + bias) + residual, or that added to `out`. */
+export interface MatmulArgs {
+  /** (M, K), or (K, M) with `transposeA`. */
+  a: Tensor;
+  /** (K, N), or (N, K) with `transposeB`. */
+  b: Matrix;
+  /** (M, N). */
+  out: Tensor;
+  /** Reads `a` transposed; only with a plain `b`. */
+  transposeA?: boolean;
+  /** Reads `b` transposed. */
+  transposeB?: boolean;
+  /** Factor on the product; 1 by default. */
+  alpha?: number;
+  /** Adds to what `out` holds; excludes `activation`. */
+  accumulate?: boolean;
+  /** (N), added to every row. */
+  bias?: Tensor;
+  /** GELU as GPT-2 computes it (the tanh form), after the bias. */
+  activation?: "gelu";
+  /** (M, N), added last; it may be `out` itself. */
+  residual?: Tensor;
+}
+
+/** out[t] = wte[tokens[t]] + wpe[positions[t]]. */
+export interface EmbeddingArgs {
+  /** (V, C), plain or packed. */
+  wte: Matrix;
+  /** (n_positions, C). */
+  wpe: Tensor;
+  /** u32 (T), each below V. */
+  tokens: Tensor;
+  /** u32 (T), each below n_positions. */
+  positions: Tensor;
+  /** (T, C). */
+  out: Tensor;
+}
+
+/** Adds dOut's rows to the gradients of the embeddings they came from; always accumulates. */
+export interface EmbeddingBackwardArgs {
+  /** u32 (T); rows may repeat, and are added in the order of t. */
+  tokens: Tensor;
+  /** u32 (T). */
+  positions: Tensor;
+  /** (T, C). */
+  dOut: Tensor;
+  /** (V, C), if wanted. */
+  dWte?: Tensor;
+  /** (n_positions, C), if wanted. */
+  dWpe?: Tensor;
+}
+
+/** out = (x − mean) / sqrt(variance + epsilon) · weight + bias, row by row; biased variance. */
+export interface LayerNormArgs {
+  /** (T, C). */
+  x: Tensor;
+  /** (C). */
+  weight: Tensor;
+  /** (C). */
+  bias: Tensor;
+  /** (T, C). */
+  out: Tensor;
+  /** (T), each row's mean. */
+  mean: Tensor;
+  /** (T), each row's 1 / sqrt(variance + epsilon). */
+  rstd: Tensor;
+  /** GPT-2's is 1e-5. */
+  epsilon: number;
+}
+
+/** Gradients of {@linkcode LayerNormArgs}. */
+export interface LayerNormBackwardArgs {
+  /** (T, C). */
+  x: Tensor;
+  /** (C). */
+  weight: Tensor;
+  /** (T), from the forward pass. */
+  mean: Tensor;
+  /** (T), from the forward pass. */
+  rstd: Tensor;
+  /** (T, C). */
+  dOut: Tensor;
+  /** (T, C), if wanted. */
+  dX?: Tensor;
+  /** Whether dX is added to. */
+  accumulate?: boolean;
+  /** (C), if wanted; always added to. */
+  dWeight?: Tensor;
+  /** (C), if wanted; always added to. */
+  dBias?: Tensor;
+}
+
+/** out = 0.5 · x · (1 + tanh(sqrt(2/π) · (x + 0.044715 · x³))), GPT-2's `gelu_new`. */
+export interface GeluArgs {
+  /** Any shape. */
+  x: Tensor;
+  /** x's shape. */
+  out: Tensor;
+}
+
+/** dX = dOut · gelu′(x). */
+export interface GeluBackwardArgs {
+  /** Any shape; the forward pass's input. */
+  x: Tensor;
+  /** x's shape. */
+  dOut: Tensor;
+  /** x's shape. */
+  dX: Tensor;
+  /** Whether dX is added to. */
+  accumulate?: boolean;
+}
+
+/** Causal self-attention within each sequence of a batch. */
+export interface AttentionArgs {
+  /** (T, 3C): query, key and value side by side; head h has columns h·D … h·D + D − 1 of each. */
+  qkv: Tensor;
+  /** u32 (T): row t sees rows starts[t] … t. */
+  starts: Tensor;
+  /** (T, C). */
+  out: Tensor;
+  /** (T, H): the natural log of each softmax's denominator (the maximum included). */
+  logSumExp: Tensor;
+  /** H. */
+  heads: number;
+  /** Factor on query · key, usually 1 / sqrt(D). */
+  scale: number;
+}
+
+/** Gradient of {@linkcode AttentionArgs}; probabilities are recomputed from `logSumExp`. */
+export interface AttentionBackwardArgs {
+  /** (T, 3C). */
+  qkv: Tensor;
+  /** u32 (T). */
+  starts: Tensor;
+  /** u32 (T): row t is seen by rows t … ends[t] − 1. */
+  ends: Tensor;
+  /** (T, C), from the forward pass. */
+  out: Tensor;
+  /** (T, H), from the forward pass. */
+  logSumExp: Tensor;
+  /** (T, C). */
+  dOut: Tensor;
+  /** (T, 3C), overwritten. */
+  dQkv: Tensor;
+  /** H. */
+  heads: number;
+  /** As in the forward pass. */
+  scale: number;
+}
+
+/**
+ * Causal self-attention of new tokens over a cache of the keys and values before them. First every
+ * row's key and value are stored at its slot and position, then every row t attends over positions
+ * 0 … positions[t] of its slot. Rows of one slot lie in ascending order of position.
+ */
+export interface CachedAttentionArgs {
+  /** (T, 3C), the new tokens'. */
+  qkv: Tensor;
+  /** (slots, n_positions, C). */
+  keys: Tensor;
+  /** (slots, n_positions, C). */
+  values: Tensor;
+  /** u32 (T): the sequence that row t belongs to. */
+  slots: Tensor;
+  /** u32 (T): row t's position in its sequence. */
+  positions: Tensor;
+  /** (T, C). */
+  out: Tensor;
+  /** H. */
+  heads: number;
+  /** Factor on query · key. */
+  scale: number;
+}
+
+/** loss[i] = −log softmax(logits[i])[targets[i]]; with `gradientScale`, logits become their gradient. */
+export interface CrossEntropyArgs {
+  /** (N, V). With `gradientScale` overwritten by (softmax(logits) − onehot(targets)) · gradientScale. */
+  logits: Tensor;
+  /** u32 (N), each below V. */
+  targets: Tensor;
+  /** (N), in nats. */
+  loss: Tensor;
+  /** The loss's weight in what is differentiated; no gradient without it. */
+  gradientScale?: number;
+}
+
+/** out[i] = x[rows[i]]. */
+export interface GatherArgs {
+  /** (T, C). */
+  x: Tensor;
+  /** u32 (N), each below T. */
+  rows: Tensor;
+  /** (N, C). */
+  out: Tensor;
+}
+
+/** dX[rows[i]] += dOut[i]; every row appears at most once. */
+export interface ScatterAddArgs {
+  /** (N, C). */
+  dOut: Tensor;
+  /** u32 (N), distinct. */
+  rows: Tensor;
+  /** (T, C), added to. */
+  dX: Tensor;
+}
+
+/** out = a + b. */
+export interface AddArgs {
+  /** Any shape. */
+  a: Tensor;
+  /** a's shape. */
+  b: Tensor;
+  /** a's shape; may be `a` or `b` itself. */
+  out: Tensor;
+}
+
+/**
+ * out[i] = x[i] / (1 − probability) where element i is kept, else 0. Element i is kept when
+ * `uniform(i, key) >= probability`, by the counter-based generator of `random.ts`: the same key
+ * gives the same mask, so that the backward pass is the same call on the gradient.
+ */
+export interface DropoutArgs {
+  /** Any shape. */
+  x: Tensor;
+  /** x's shape; may be `x` itself when nothing accumulates. */
+  out: Tensor;
+  /** Share of elements dropped, at least 0 and below 1. */
+  probability: number;
+  /** Two unsigned 32-bit numbers: which mask. */
+  key: readonly [number, number];
+  /** Whether out is added to. */
+  accumulate?: boolean;
+}
+
+/** out[n] = Σ over rows m of x[m, n], a bias's gradient; always added to `out`. */
+export interface SumRowsArgs {
+  /** (M, N). */
+  x: Tensor;
+  /** (N), added to. */
+  out: Tensor;
+}
+
+/** out[0] = Σ x², or that added to it. */
+export interface SumOfSquaresArgs {
+  /** Any shape. */
+  x: Tensor;
+  /** (1). */
+  out: Tensor;
+  /** Whether out is added to. */
+  accumulate?: boolean;
+}
+
+/** out[0] = sqrt(sumOfSquares), the gradients' norm; out[1] = min(1, maxNorm / (norm + 1e-6)), 1 if maxNorm is 0. */
+export interface ClipFactorArgs {
+  /** (1). */
+  sumOfSquares: Tensor;
+  /** The largest norm let through; 0 for any. */
+  maxNorm: number;
+  /** (2). */
+  out: Tensor;
+}
+
+/**
+ * One step of AdamW (Loshchilov & Hutter 2019), in place, with g = gradient · clip[1]:
+ * p −= lr · weightDecay · p; m = β₁m + (1 − β₁)g; v = β₂v + (1 − β₂)g²;
+ * p −= lr · (m / (1 − β₁ˢ)) / (sqrt(v / (1 − β₂ˢ)) + ε), s the step.
+ */
+export interface AdamWArgs {
+  /** Any shape, updated. */
+  parameters: Tensor;
+  /** Its shape. */
+  gradients: Tensor;
+  /** Its shape, updated: first moment. */
+  m: Tensor;
+  /** Its shape, updated: second moment. */
+  v: Tensor;
+  /** (2), from {@linkcode ClipFactorArgs}. */
+  clip: Tensor;
+  /** lr. */
+  learningRate: number;
+  /** β₁. */
+  beta1: number;
+  /** β₂. */
+  beta2: number;
+  /** ε. */
+  epsilon: number;
+  /** Decoupled decay, per unit of learning rate. */
+  weightDecay: number;
+  /** s, from 1. */
+  step: number;
+}
+
+/** What a backend has done and holds, for tests and for `whet devices`. */
+export interface BackendStats {
+  /** Bytes now allocated for tensors and packed weights. */
+  allocatedBytes: number;
+  /** Tensors and packed weights now allocated. */
+  allocations: number;
+  /** Kernel launches so far. */
+  dispatches: number;
+  /** Command submissions so far (WebGPU). */
+  submissions: number;
+  /** Bind groups, buffers and pipelines created so far (WebGPU). */
+  creations: number;
+  /** Reads of results so far. */
+  readbacks: number;
+}
+
+/** The kernels, and the memory they work in. */
+export interface Backend extends Disposable {
+  /** Which home this is. */
+  readonly name: "webgpu" | "wasm" | "reference";
+  /** The adapter or instruction set in words, as `whet devices` prints it. */
+  readonly description: string;
+
+  // Memory
+  /** Allocates a tensor whose content is undefined. */
+  allocate(shape: readonly number[], dtype?: DType): Tensor;
+  /** Allocates a tensor and fills it; a Float32Array makes f32, a Uint32Array u32. */
+  upload(data: Float32Array | Uint32Array, shape?: readonly number[]): Tensor;
+  /** Overwrites a tensor's content. */
+  write(tensor: Tensor, data: Float32Array | Uint32Array): void;
+  /** The content of an f32 tensor, once all that was enqueued before is done. */
+  read(tensor: Tensor): Promise<Float32Array>;
+  /** Lays out a row-major (rows, columns) matrix as a frozen weight. */
+  pack(data: Float32Array, rows: number, columns: number, format: WeightFormat): PackedMatrix;
+  /** A frozen weight as a row-major f32 matrix again; exact for f32, else what the kernels compute with. */
+  unpack(matrix: PackedMatrix): Promise<Float32Array>;
+  /** Frees a tensor's or packed weight's memory; views are never freed. */
+  free(memory: Matrix): void;
+  /** Starts what is enqueued, without waiting for it. */
+  flush(): void;
+  /** Counters. */
+  stats(): BackendStats;
+
+  // Kernels
+  /** Matrix product with epilogue. */
+  matmul(args: MatmulArgs): void;
+  /** Token and position embedding. */
+  embedding(args: EmbeddingArgs): void;
+  /** Gradients of the embeddings. */
+  embeddingBackward(args: EmbeddingBackwardArgs): void;
+  /** Layer normalisation. */
+  layerNorm(args: LayerNormArgs): void;
+  /** Its gradients. */
+  layerNormBackward(args: LayerNormBackwardArgs): void;
+  /** GELU, tanh form. */
+  gelu(args: GeluArgs): void;
+  /** Its gradient. */
+  geluBackward(args: GeluBackwardArgs): void;
+  /** Causal self-attention within sequences. */
+  attention(args: AttentionArgs): void;
+  /** Its gradient. */
+  attentionBackward(args: AttentionBackwardArgs): void;
+  /** Causal self-attention over a key-value cache. */
+  cachedAttention(args: CachedAttentionArgs): void;
+  /** Softmax cross-entropy and its gradient. */
+  crossEntropy(args: CrossEntropyArgs): void;
+  /** Selected rows. */
+  gather(args: GatherArgs): void;
+  /** Their gradient. */
+  scatterAdd(args: ScatterAddArgs): void;
+  /** Sum of two. */
+  add(args: AddArgs): void;
+  /** Copies x to out, which has its length. */
+  copy(args: { x: Tensor; out: Tensor }): void;
+  /** Sets every element. */
+  fill(args: { out: Tensor; value: number }): void;
+  /** Inverted dropout. */
+  dropout(args: DropoutArgs): void;
+  /** Sum over rows. */
+  sumRows(args: SumRowsArgs): void;
+  /** Sum of squares. */
+  sumOfSquares(args: SumOfSquaresArgs): void;
+  /** Gradient norm and clipping factor. */
+  clipFactor(args: ClipFactorArgs): void;
+  /** Optimizer step. */
+  adamw(args: AdamWArgs): void;
+}
