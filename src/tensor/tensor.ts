@@ -17,8 +17,6 @@ export type Memory = unknown;
 export class Tensor {
   /** Whether {@linkcode Tape} computes a gradient for it. */
   requiresGradient = false;
-  /** Scopes, tape nodes and gradients that still need it; its memory is freed when the last lets go. */
-  references = 0;
 
   /**
    * @param shape Its extents, outermost first.
