@@ -6,7 +6,7 @@
  * @module
  */
 import type { Backend } from "./backend.ts";
-import { type DType, Tensor } from "./tensor.ts";
+import type { DType, Tensor } from "./tensor.ts";
 
 /** Temporaries of one backend, freed by scope. */
 export class Arena implements Disposable {

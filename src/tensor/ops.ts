@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { Arena } from "./arena.ts";
+import type { Arena } from "./arena.ts";
 import type { Backend } from "./backend.ts";
 import type { Tape } from "./tape.ts";
 import { type Matrix, SLICE_ALIGNMENT, type Tensor } from "./tensor.ts";

@@ -1,0 +1,279 @@
+/**
+ * LoRA (Hu et al. 2021): the update of a frozen weight, learned as a product of two narrow matrices.
+ *
+ * @module
+ */
+import { WhetError } from "../errors.ts";
+import { readAdapter, writeAdapter } from "../format/peft.ts";
+import { openRepository, type RepositoryOptions } from "../format/source.ts";
+import type { Backend } from "../tensor/backend.ts";
+import type { Linear, LowRank } from "../tensor/ops.ts";
+import { ParameterLayout, type Parameters } from "../tensor/parameters.ts";
+import { uniform } from "../tensor/random.ts";
+
+/** How an adapter is shaped; what is not given has the value in brackets. */
+export interface LoraOptions {
+  /** R, the update's rank [8]. */
+  rank?: number;
+  /** The update is scaled by alpha / R [16]. */
+  alpha?: number;
+  /** Share of the adapter's inputs dropped in training [0]. */
+  dropout?: number;
+  /** Layers to adapt, by the ends of their names: `c_attn`, `c_proj`, `c_fc`, `attn.c_proj`, …, or `"all-linear"` [`["c_attn"]`]. */
+  targets?: readonly string[] | "all-linear";
+  /** Scales by alpha / sqrt(R) instead (Kalajdzievski 2023) [false]. */
+  rsLora?: boolean;
+  /** Seed of the initial A [0]. */
+  seed?: number;
+}
+
+/** An adapter's settings. */
+export interface LoraConfig {
+  /** R. */
+  readonly rank: number;
+  /** Numerator of the scaling. */
+  readonly alpha: number;
+  /** Share of the adapter's inputs dropped in training. */
+  readonly dropout: number;
+  /** Names of the layers that it adapts; a string is a regular expression. */
+  readonly targets: readonly string[] | string;
+  /** Whether the scaling is alpha / sqrt(R). */
+  readonly rsLora: boolean;
+  /** R of modules that differ, by name or pattern. */
+  readonly rankPattern: Readonly<Record<string, number>>;
+  /** Alpha of modules that differ, by name or pattern. */
+  readonly alphaPattern: Readonly<Record<string, number>>;
+  /** The base model's name, for the file. */
+  readonly baseModel: string | null;
+}
+
+/** One adapted layer's matrices. */
+export interface LoraModule {
+  /** (R, in). */
+  A: Float32Array;
+  /** (out, R). */
+  B: Float32Array;
+  /** R. */
+  rank: number;
+  /** in. */
+  inFeatures: number;
+  /** out. */
+  outFeatures: number;
+  /** Factor on the product. */
+  scaling: number;
+}
+
+/** What an adapter is made for: anything with named linear layers. */
+export interface Adaptable {
+  /** Its name, for errors and for the adapter's file. */
+  readonly name: string;
+  /** Its linear layers. */
+  linears(): Map<string, Linear>;
+}
+
+/**
+ * A LoRA adapter: for every layer that it adapts, A (R, in) and B (out, R).
+ *
+ * @example
+ * ```ts
+ * import { GPT2, Lora } from "../../mod.ts";
+ *
+ * using model = await GPT2.load("nano");
+ * using lora = Lora.create(model, { rank: 4, alpha: 8, targets: ["c_attn", "c_proj"] });
+ * console.log(lora.parameterCount);
+ * ```
+ */
+export class Lora implements Disposable {
+  #values: Parameters | null = null;
+
+  private constructor(
+    /** Its settings. */
+    readonly config: LoraConfig,
+    /** The matrices by layer name, as created or loaded; once attached, the backend's copy is the living one. */
+    readonly modules: ReadonlyMap<string, LoraModule>,
+    /** Where it was loaded from, for errors. */
+    readonly name: string,
+  ) {}
+
+  /**
+   * A new adapter: A uniform in ±1 / sqrt(in) as PEFT has it, B zero, so that it changes nothing yet.
+   *
+   * @param model The model that it is for.
+   * @param options Rank, alpha, targets, …
+   * @returns The adapter, not attached.
+   * @throws {WhetError} "option" where a value makes no sense or a target matches no layer.
+   */
+  static create(model: Adaptable, options: LoraOptions = {}): Lora {
+    const { rank = 8, alpha = 16, dropout = 0, targets = ["c_attn"], rsLora = false, seed = 0 } = options;
+    if (!Number.isInteger(rank) || rank < 1 || rank > 4096) {
+      throw new WhetError("option", `rank: expected a whole number from 1 to 4096, got ${rank}`);
+    }
+    if (!Number.isFinite(alpha) || alpha <= 0) {
+      throw new WhetError("option", `alpha: expected a number above 0, got ${alpha}`);
+    }
+    if (!(dropout >= 0 && dropout < 1)) {
+      throw new WhetError("option", `dropout: expected a number from 0 to below 1, got ${dropout}`);
+    }
+    const linears = model.linears();
+    const names = targets === "all-linear" ? [...linears.keys()] : matchTargets([...linears.keys()], targets);
+    const scaling = alpha / (rsLora ? Math.sqrt(rank) : rank);
+    const modules = new Map(names.map((name, index) => {
+      const [inFeatures, outFeatures] = linears.get(name)!.weight.shape;
+      const bound = 1 / Math.sqrt(inFeatures);
+      const key = [seed >>> 0, index] as const;
+      const A = Float32Array.from(
+        { length: rank * inFeatures },
+        (_, i) => (2 * uniform(i, key) - 1) * bound,
+      );
+      const B = new Float32Array(outFeatures * rank);
+      return [name, { A, B, rank, inFeatures, outFeatures, scaling }];
+    }));
+    const suffixes = targets === "all-linear"
+      ? [...new Set(names.map((name) => name.split(".").slice(3).join(".")))]
+      : [...targets];
+    return new Lora(
+      { rank, alpha, dropout, targets: suffixes, rsLora, rankPattern: {}, alphaPattern: {}, baseModel: model.name },
+      modules,
+      "a new adapter",
+    );
+  }
+
+  /**
+   * Loads an adapter in PEFT's format (adapter_config.json, adapter_model.safetensors).
+   *
+   * @param source A directory, an http(s) URL of one, or a Hub id.
+   * @param options Progress and cancelling.
+   * @returns The adapter, not attached.
+   * @throws {WhetError} "format" where a file is broken or uses what Whet does not implement, "network" …
+   */
+  static async load(source: string, options: RepositoryOptions = {}): Promise<Lora> {
+    const { config, modules } = await readAdapter(await openRepository(source, options));
+    const scaled = new Map([...modules].map(([name, module]) => {
+      const alpha = patterned(config.alphaPattern, name) ?? config.alpha;
+      const scaling = alpha / (config.rsLora ? Math.sqrt(module.rank) : module.rank);
+      return [name, { ...module, scaling }];
+    }));
+    return new Lora(config, scaled, source);
+  }
+
+  /** Numbers that training changes. */
+  get parameterCount(): number {
+    return [...this.modules.values()].reduce((sum, { A, B }) => sum + A.length + B.length, 0);
+  }
+
+  /**
+   * Saves it in PEFT's format; the directory is made.
+   *
+   * @param directory Where to.
+   * @throws {WhetError} "resource" where the disk is full or permission is missing.
+   */
+  async save(directory: string): Promise<void> {
+    const modules = new Map<string, LoraModule>();
+    for (const [name, module] of this.modules) {
+      const A = await this.#values?.read(`${name}.lora_A.weight`) ?? module.A;
+      const B = await this.#values?.read(`${name}.lora_B.weight`) ?? module.B;
+      modules.set(name, { ...module, A, B });
+    }
+    await writeAdapter(directory, {
+      config: { ...this.config, baseModel: this.config.baseModel },
+      modules,
+    });
+  }
+
+  /**
+   * The adapter's values in a backend's memory, put there at the first call.
+   *
+   * @param backend The backend of the model that it is attached to.
+   * @returns Its parameters, named as in its file.
+   * @throws {WhetError} "mismatch" if it lives in another backend already.
+   */
+  bind(backend: Backend): Parameters {
+    if (this.#values && this.#values.backend !== backend) {
+      throw new WhetError(
+        "mismatch",
+        `${this.name} is in use with another model; save it and load it again for this one`,
+      );
+    }
+    if (!this.#values) {
+      const layout = new ParameterLayout(
+        [...this.modules].flatMap(([name, { rank, inFeatures, outFeatures }]) => [
+          { name: `${name}.lora_A.weight`, shape: [rank, inFeatures], decays: true },
+          { name: `${name}.lora_B.weight`, shape: [outFeatures, rank], decays: true },
+        ]),
+      );
+      this.#values = layout.allocate(backend);
+      for (const [name, { A, B }] of this.modules) {
+        this.#values.write(`${name}.lora_A.weight`, A);
+        this.#values.write(`${name}.lora_B.weight`, B);
+      }
+    }
+    return this.#values;
+  }
+
+  /** The pairs to hang on a model's linear layers, by layer name. */
+  lowRanks(backend: Backend): Map<string, LowRank> {
+    const { tensors } = this.bind(backend);
+    return new Map([...this.modules].map(([name, { scaling }]) => [name, {
+      A: tensors.get(`${name}.lora_A.weight`)!,
+      B: tensors.get(`${name}.lora_B.weight`)!,
+      scaling,
+      dropout: this.config.dropout,
+    }]));
+  }
+
+  /**
+   * Checks that every layer that it adapts is there, in its size.
+   *
+   * @param model The model that it is to be attached to.
+   * @throws {WhetError} "mismatch" where a layer is missing or of another size.
+   */
+  checkFits(model: Adaptable): void {
+    const linears = model.linears();
+    for (const [name, { inFeatures, outFeatures }] of this.modules) {
+      const linear = linears.get(name);
+      if (!linear) {
+        throw new WhetError(
+          "mismatch",
+          `${this.name} is for another model: ${model.name} has no layer ${name}`,
+        );
+      }
+      const [width, out] = linear.weight.shape;
+      if (width !== inFeatures || out !== outFeatures) {
+        throw new WhetError(
+          "mismatch",
+          `${this.name} is for another model: its ${name} is ${inFeatures} × ${outFeatures}, ${model.name}'s is ${width} × ${out}`,
+        );
+      }
+    }
+  }
+
+  /** Frees its memory in the backend. */
+  [Symbol.dispose](): void {
+    this.#values?.[Symbol.dispose]();
+    this.#values = null;
+  }
+}
+
+/** The layers whose names end in one of the targets, whole parts only, as PEFT matches a list. */
+function matchTargets(names: readonly string[], targets: readonly string[]): string[] {
+  const matches = (name: string, target: string) => name === target || name.endsWith(`.${target}`);
+  if (targets.length === 0) throw new WhetError("option", "targets: expected at least one layer name, such as c_attn");
+  for (const target of targets) {
+    if (!names.some((name) => matches(name, target))) {
+      const known = [...new Set(names.map((name) => name.split(".").slice(3).join(".")))];
+      throw new WhetError(
+        "option",
+        `targets: "${target}" matches no layer; there are ${known.join(", ")} (or just their ends)`,
+      );
+    }
+  }
+  return names.filter((name) => targets.some((target) => matches(name, target)));
+}
+
+/** The entry of a pattern table for a layer; PEFT matches keys against the ends of names. */
+function patterned(patterns: Readonly<Record<string, number>>, name: string): number | undefined {
+  for (const [pattern, value] of Object.entries(patterns)) {
+    if (new RegExp(`(^|.*\\.)(${pattern})$`).test(name)) return value;
+  }
+  return undefined;
+}
