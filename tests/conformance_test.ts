@@ -1,0 +1,192 @@
+/**
+ * Every kernel of every backend against the float64 reference: at odd sizes, with every flag, into
+ * poisoned outputs, between guarded neighbours, on tensors and on views, twice with the same bits.
+ */
+import { assert, assertEquals } from "@std/assert";
+import type { Backend } from "../src/tensor/backend.ts";
+import { SLICE_ALIGNMENT, type WeightFormat } from "../src/tensor/tensor.ts";
+import { candidates } from "./support/backends.ts";
+import { suite } from "./support/cases.ts";
+import { compare } from "./support/lab.ts";
+
+for (const candidate of await candidates()) {
+  const test = (claim: string, prove: (backend: Backend) => Promise<void>) =>
+    Deno.test(`${candidate.name}: ${claim}`, { ignore: candidate.ignore }, async () => {
+      using backend = await candidate.create();
+      await prove(backend);
+    });
+
+  for (const [kernel, cases] of Object.entries(suite(candidate))) {
+    test(`${kernel} agrees with the float64 reference`, (backend) => compare(backend, cases));
+  }
+
+  test("memory gives back what was put there", async (backend) => {
+    for (const length of [1, 3, 64, 65, 4099]) {
+      const numbers = Float32Array.from({ length }, (_, i) => i - 1.25);
+      const uploaded = backend.upload(numbers);
+      const written = backend.allocate([length, 1]);
+      backend.write(written, numbers);
+      assertEquals(uploaded.shape, [length]);
+      assertEquals(await backend.read(uploaded), numbers);
+      assertEquals(await backend.read(written), numbers);
+      backend.free(uploaded);
+      backend.free(written);
+    }
+    const whole = backend.upload(Float32Array.from({ length: 200 }, (_, i) => i), [2, 100]);
+    const part = whole.slice(SLICE_ALIGNMENT, [5]);
+    backend.write(part, Float32Array.of(-1, -2, -3, -4, -5));
+    assertEquals(await backend.read(part), Float32Array.of(-1, -2, -3, -4, -5));
+    const all = await backend.read(whole);
+    assertEquals([...all.slice(62, 71)], [62, 63, -1, -2, -3, -4, -5, 69, 70]);
+  });
+
+  test("calls take effect in their order, whatever is written, freed and allocated meanwhile", async (backend) => {
+    const length = 1000;
+    const full = (value: number) => new Float32Array(length).fill(value);
+    const x = backend.upload(full(1));
+    const outs = Array.from({ length: 4 }, () => backend.allocate([length]));
+    backend.copy({ x, out: outs[0] });
+    backend.write(x, full(2));
+    backend.copy({ x, out: outs[1] });
+    backend.add({ a: x, b: x, out: x });
+    backend.copy({ x, out: outs[2] });
+    const early = backend.read(x); // its content now, whatever follows
+    backend.write(x, full(8));
+    backend.copy({ x, out: outs[3] });
+    backend.free(x);
+    const y = backend.upload(full(16)); // may well lie where x lay
+    backend.flush();
+    backend.add({ a: y, b: y, out: y });
+    const contents = await Promise.all([...outs, y].map((out) => backend.read(out)));
+    assertEquals(contents, [1, 2, 4, 8, 32].map(full));
+    assertEquals(await early, full(4));
+  });
+
+  test("an input and an output may be separate views of one tensor", async (backend) => {
+    const whole = backend.upload(Float32Array.from({ length: 192 }, (_, i) => i));
+    const [a, b, out] = [0, 64, 128].map((offset) => whole.slice(offset, [64]));
+    backend.add({ a, b, out });
+    backend.copy({ x: out.slice(0, [2]), out: a.slice(0, [2]) });
+    const after = await backend.read(whole);
+    assertEquals([...after.slice(126, 131)], [126, 127, 64, 66, 68]);
+    assertEquals([...after.slice(0, 3)], [64, 66, 2]);
+  });
+
+  test("packed weights are within their format's step of the original", async (backend) => {
+    // Groups of 32 run along rows or along columns, as the backend likes: each lies within one block
+    // of 32 × 32, whose magnitude differs from its neighbours'.
+    const blockMagnitude = (row: number, column: number) =>
+      [1, 1e-3, 30, 0][(row >> 5) + 3 * (column >> 5) & 3];
+    for (const [rows, columns] of [[1, 1], [1, 70], [70, 1], [33, 31], [96, 128], [7, 257]]) {
+      const original = Float32Array.from({ length: rows * columns }, (_, i) => {
+        const [row, column] = [Math.floor(i / columns), i % columns];
+        return Math.sin(i * i + 1) * blockMagnitude(row, column);
+      });
+      for (const format of ["f32", "f16", "q8", "q4"] as WeightFormat[]) {
+        const matrix = backend.pack(original, rows, columns, format);
+        const unpacked = await backend.unpack(matrix);
+        backend.free(matrix);
+        assertEquals(unpacked.length, original.length);
+        unpacked.forEach((x, i) => {
+          const largest = blockMagnitude(Math.floor(i / columns), i % columns);
+          // f16 has 11 bits, and 2⁻²⁴ is its smallest number; q8's steps are rounded to the nearest,
+          // q4's largest may be cut off by one.
+          const allowed = {
+            f32: 0,
+            f16: Math.abs(original[i]) * 2 ** -11 + 2 ** -25,
+            q8: largest / 127 * 0.6,
+            q4: largest / 7,
+          }[format];
+          const off = Math.abs(x - original[i]);
+          if (!(off <= allowed)) {
+            throw new Error(`${format} ${rows} x ${columns} at ${i}: ${original[i]} became ${x}`);
+          }
+        });
+      }
+    }
+  });
+
+  test("embedding gradients of one token are added in the order of its rows", async (backend) => {
+    const [dWte, dWpe] = [3, 4].map((rows) => backend.upload(new Float32Array(rows * 2), [rows, 2]));
+    backend.embeddingBackward({
+      tokens: backend.upload(Uint32Array.of(1, 1, 2, 1)),
+      positions: backend.upload(Uint32Array.of(0, 1, 2, 3)),
+      dOut: backend.upload(Float32Array.of(1e8, 1, 1, 1e8, 5, 6, -1e8, -1e8), [4, 2]),
+      dWte,
+      dWpe,
+    });
+    // In f32, 1e8 + 1 − 1e8 = 0, but 1e8 − 1e8 + 1 = 1.
+    assertEquals([...await backend.read(dWte)], [0, 0, 0, 0, 5, 6]);
+    assertEquals([...await backend.read(dWpe)], [1e8, 1, 1, 1e8, 5, 6, -1e8, -1e8]);
+  });
+
+  test("what is not a number is passed on, not hidden", async (backend) => {
+    const logits = backend.upload(Float32Array.of(1, NaN, 3, 1, 2, 3), [2, 3]);
+    const targets = backend.upload(Uint32Array.of(0, 2));
+    const loss = backend.allocate([2]);
+    backend.crossEntropy({ logits, targets, loss });
+    const losses = await backend.read(loss);
+    assert(Number.isNaN(losses[0]) && losses[1] < 1, `losses ${losses}`);
+
+    const square = backend.allocate([1]);
+    const clip = backend.allocate([2]);
+    for (const bad of [NaN, Infinity]) {
+      backend.sumOfSquares({ x: backend.upload(Float32Array.of(1, bad, 2)), out: square });
+      backend.clipFactor({ sumOfSquares: square, maxNorm: 1, out: clip });
+      assertEquals((await backend.read(clip))[0], bad);
+    }
+
+    const out = backend.allocate([2, 2]);
+    const identity = backend.upload(Float32Array.of(1, 0, 0, 1), [2, 2]);
+    backend.matmul({ a: backend.upload(Float32Array.of(NaN, 0, 1, 2), [2, 2]), b: identity, out });
+    assertEquals([...await backend.read(out)], [NaN, NaN, 1, 2]);
+  });
+
+  test("memory and work are counted", async (backend) => {
+    const before = backend.stats();
+    const x = backend.upload(new Float32Array(1000));
+    const packed = backend.pack(new Float32Array(64 * 64), 64, 64, "q8");
+    const during = backend.stats();
+    assertEquals(during.allocations, before.allocations + 2);
+    assert(during.allocatedBytes >= before.allocatedBytes + 4000 + 64 * 64, "bytes");
+    backend.add({ a: x, b: x, out: x });
+    await backend.read(x);
+    backend.free(x);
+    backend.free(packed);
+    const after = backend.stats();
+    assert(after.dispatches > during.dispatches, "dispatches");
+    assert(after.readbacks > during.readbacks, "readbacks");
+    assertEquals([after.allocations, after.allocatedBytes], [before.allocations, before.allocatedBytes]);
+  });
+
+  test("tensors longer than one grid of workgroups are worked through to their end", async (backend) => {
+    const length = 2 ** 24 + 3; // more than 65,535 workgroups of 256
+    const [p, gradients, m, v] = [1, 0.5, 0, 0].map((value) => {
+      const tensor = backend.allocate([length]);
+      backend.fill({ out: tensor, value });
+      return tensor;
+    });
+    const sum = backend.allocate([1]);
+    backend.sumOfSquares({ x: gradients, out: sum });
+    backend.adamw({
+      parameters: p,
+      gradients,
+      m,
+      v,
+      clip: backend.upload(Float32Array.of(1, 1)),
+      learningRate: 0.25,
+      beta1: 0.5,
+      beta2: 0.75,
+      epsilon: 0,
+      weightDecay: 0.5,
+      step: 1,
+    });
+    backend.add({ a: p, b: m, out: gradients });
+    backend.copy({ x: gradients, out: v });
+    const [square, result] = await Promise.all([backend.read(sum), backend.read(v)]);
+    assert(Math.abs(square[0] / (length / 4) - 1) < 1e-5, `sum of squares ${square[0]}`);
+    // p = 1 − 0.125 − 0.25, m = 0.25
+    const wrong = result.findIndex((x) => Math.abs(x - 0.875) > 1e-6);
+    assertEquals(wrong, -1, `[${wrong}] is ${result[wrong]}`);
+  });
+}
