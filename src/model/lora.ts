@@ -132,7 +132,16 @@ export class Lora implements Disposable {
       ? [...new Set(names.map((name) => name.split(".").slice(3).join(".")))]
       : [...targets];
     return new Lora(
-      { rank, alpha, dropout, targets: suffixes, rsLora, rankPattern: {}, alphaPattern: {}, baseModel: model.name },
+      {
+        rank,
+        alpha,
+        dropout,
+        targets: suffixes,
+        rsLora,
+        rankPattern: {},
+        alphaPattern: {},
+        baseModel: model.name,
+      },
       modules,
       "a new adapter",
     );
@@ -257,7 +266,9 @@ export class Lora implements Disposable {
 /** The layers whose names end in one of the targets, whole parts only, as PEFT matches a list. */
 function matchTargets(names: readonly string[], targets: readonly string[]): string[] {
   const matches = (name: string, target: string) => name === target || name.endsWith(`.${target}`);
-  if (targets.length === 0) throw new WhetError("option", "targets: expected at least one layer name, such as c_attn");
+  if (targets.length === 0) {
+    throw new WhetError("option", "targets: expected at least one layer name, such as c_attn");
+  }
   for (const target of targets) {
     if (!names.some((name) => matches(name, target))) {
       const known = [...new Set(names.map((name) => name.split(".").slice(3).join(".")))];

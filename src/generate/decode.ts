@@ -1,0 +1,188 @@
+/**
+ * Decoding: prompts in, tokens out, one forward pass of the new tokens a step.
+ *
+ * @module
+ */
+import { WhetError } from "../errors.ts";
+import type { LanguageModel } from "../model/language_model.ts";
+import { Ops } from "../tensor/ops.ts";
+import { KeyValueCache } from "./cache.ts";
+import { checkSampling, Sampler, type SamplingOptions } from "./sampler.ts";
+import { StopFilter } from "./stop.ts";
+
+/** How text is generated; what is not given has the value in brackets. */
+export interface GenerateOptions extends SamplingOptions {
+  /** Tokens at most [128, or fewer where the window ends]. */
+  maxTokens?: number;
+  /** Ends when one of these appears; it is not part of the text [none]. */
+  stop?: string | readonly string[];
+  /** Ends generation when aborted; the iterator throws its reason. */
+  signal?: AbortSignal;
+}
+
+/** Why generation ended: the text's end or a stop string, or as many tokens as were allowed. */
+export type FinishReason = "stop" | "length";
+
+/** A token as it comes. */
+export interface GeneratedChunk {
+  /** Text that became whole with this token; empty inside a character or a possible stop string. */
+  text: string;
+  /** The token's id. */
+  token: number;
+  /** Natural log of the token's probability by the model, before temperature, penalty and cuts. */
+  logProb: number;
+  /** Which prompt of the batch; 0 for a single one. */
+  index: number;
+  /** With a sequence's last token: why it ends. */
+  finishReason?: FinishReason;
+}
+
+/** Text, or token ids. */
+export type Prompt = string | readonly number[];
+
+const DEFAULT_MAX_TOKENS = 128;
+
+/** One sequence being generated. */
+interface Sequence {
+  index: number;
+  tokens: number[];
+  pending: number[];
+  left: number;
+  sampler: Sampler;
+  filter: StopFilter;
+  decoder: { push(id: number): string; flush(): string };
+}
+
+/**
+ * Generates a continuation of each prompt.
+ *
+ * @param model The model, with its adapter if one is attached.
+ * @param prompts A batch; each is continued by itself.
+ * @param options Length, sampling, stop strings.
+ * @returns Each sequence's tokens as they come.
+ * @throws {WhetError} "option" where a prompt is empty or does not fit the window, or a value makes no sense.
+ */
+export async function* generate(
+  model: LanguageModel,
+  prompts: readonly Prompt[],
+  options: GenerateOptions = {},
+): AsyncGenerator<GeneratedChunk, void, undefined> {
+  const { signal } = options;
+  signal?.throwIfAborted();
+  let active = begin(model, prompts, options);
+  const capacity = Math.max(...active.map(({ tokens, left }) => tokens.length + left));
+  using cache = new KeyValueCache(model.backend, model.config, active.length, capacity);
+
+  while (active.length > 0) {
+    signal?.throwIfAborted();
+    const logits = await nextLogits(model, cache, active);
+    signal?.throwIfAborted();
+    const running: Sequence[] = [];
+    for (const [row, sequence] of active.entries()) {
+      const chunk = advance(model, sequence, logits[row]);
+      if (!chunk.finishReason) running.push(sequence);
+      yield chunk;
+    }
+    active = running;
+  }
+}
+
+/** Checks everything before anything is computed. */
+function begin(model: LanguageModel, prompts: readonly Prompt[], options: GenerateOptions): Sequence[] {
+  const { n_positions } = model.config;
+  const { maxTokens } = options;
+  if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens >= 1)) {
+    throw new WhetError("option", `maxTokens: expected a whole number of at least 1, got ${maxTokens}`);
+  }
+  const stops = typeof options.stop === "string" ? [options.stop] : options.stop ?? [];
+  if (stops.some((stop) => stop === "")) {
+    throw new WhetError("option", "stop: an empty string would end every text at once; leave it out");
+  }
+  if (prompts.length === 0) throw new WhetError("option", "prompt: an empty batch has nothing to continue");
+  const sampling = checkSampling(options);
+  return prompts.map((prompt, index) => {
+    const tokens = typeof prompt === "string" ? model.tokenizer.encode(prompt) : [...prompt];
+    const what = prompts.length > 1 ? `prompt ${index}` : "prompt";
+    if (tokens.length === 0) {
+      throw new WhetError("option", `${what}: it is empty; give at least one character, or <|endoftext|>`);
+    }
+    model.checkTokens(tokens, what);
+    const left = maxTokens ?? Math.min(DEFAULT_MAX_TOKENS, n_positions - tokens.length);
+    if (tokens.length + left > n_positions || left < 1) {
+      throw new WhetError(
+        "option",
+        `${what}: ${tokens.length} tokens and ${
+          Math.max(left, 1)
+        } more are beyond ${model.name}'s window of ` +
+          `${n_positions}; shorten the prompt or lower maxTokens (--max-tokens)`,
+      );
+    }
+    return {
+      index,
+      tokens,
+      pending: tokens,
+      left,
+      sampler: new Sampler(sampling, index),
+      filter: new StopFilter(stops),
+      decoder: model.tokenizer.decoder(),
+    };
+  });
+}
+
+/** Runs the tokens that are new in each sequence and gives the logits after its last: (V) each. */
+async function nextLogits(
+  model: LanguageModel,
+  cache: KeyValueCache,
+  active: readonly Sequence[],
+): Promise<Float32Array[]> {
+  const V = model.config.vocab_size;
+  const rows: { token: number; position: number; slot: number }[] = [];
+  const last: number[] = [];
+  for (const { index, tokens, pending } of active) {
+    const first = tokens.length - pending.length;
+    for (const [i, token] of pending.entries()) rows.push({ token, position: first + i, slot: index });
+    last.push(rows.length - 1);
+  }
+  const column = (name: "token" | "position" | "slot") => Uint32Array.from(rows, (row) => row[name]);
+  const logits = await model.arena.scope(() => {
+    const ops = new Ops(model.arena);
+    const upload = (data: Uint32Array) => model.arena.upload(data);
+    const tokens = upload(column("token")),
+      positions = upload(column("position")),
+      slots = upload(column("slot"));
+    const hidden = model.network.forward(ops, {
+      tokens,
+      positions,
+      context: { cache: (layer) => cache.view(layer, slots, positions) },
+    });
+    const ends = last.length === rows.length ? hidden : ops.gather(hidden, upload(Uint32Array.from(last)));
+    return model.backend.read(ops.unembed(ends, model.network.wte));
+  });
+  return active.map((_, row) => logits.subarray(row * V, (row + 1) * V));
+}
+
+/** Chooses a sequence's next token and what of its text may be shown. */
+function advance(model: LanguageModel, sequence: Sequence, logits: Float32Array): GeneratedChunk {
+  const { index, tokens, sampler, filter, decoder } = sequence;
+  if (!Number.isFinite(logits[0])) {
+    throw new WhetError(
+      "diverged",
+      `${model.name} gives logits that are not numbers; its weights are broken, or its adapter's`,
+    );
+  }
+  const { token, logProb } = sampler.sample(logits, tokens);
+  tokens.push(token);
+  sequence.pending = [token];
+  sequence.left--;
+  if (token === model.tokenizer.endOfText) {
+    const { text, stopped } = filter.push(decoder.flush());
+    return { text: stopped ? text : text + filter.flush(), token, logProb, index, finishReason: "stop" };
+  }
+  let { text, stopped } = filter.push(decoder.push(token));
+  if (stopped) return { text, token, logProb, index, finishReason: "stop" };
+  if (sequence.left > 0) return { text, token, logProb, index };
+  const rest = filter.push(decoder.flush());
+  stopped = rest.stopped;
+  text += stopped ? rest.text : rest.text + filter.flush();
+  return { text, token, logProb, index, finishReason: stopped ? "stop" : "length" };
+}

@@ -1,0 +1,203 @@
+/**
+ * Builds a model in a backend's memory: from files, or from random numbers.
+ *
+ * @module
+ */
+import { createBackend } from "../backend/select.ts";
+import { WhetError } from "../errors.ts";
+import { type Checkpoint, openCheckpoint } from "../format/checkpoint.ts";
+import { openRepository, type Progress, type Repository } from "../format/source.ts";
+import type { Backend } from "../tensor/backend.ts";
+import type { Matrix, WeightFormat } from "../tensor/tensor.ts";
+import { checkVocabulary, gpt2Tokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { type GPT2Config, type GPT2Shape, parseConfig } from "./config.ts";
+import { initialValues } from "./initialise.ts";
+import type { ModelParts } from "./language_model.ts";
+import { isMatrix, parameterShapes } from "./transformer.ts";
+
+/** Where a model computes. */
+export interface BackendOptions {
+  /** `"auto"` (a hardware GPU, else WASM), `"webgpu"`, `"wasm"`, or a backend to share [`"auto"`]. */
+  backend?: "auto" | "webgpu" | "wasm" | Backend;
+  /** WASM's instructions: `"relaxed"` (fast) or `"strict"` (the same bits on every machine) [relaxed where there is]. */
+  instructionSet?: "relaxed" | "strict";
+}
+
+/** How {@linkcode GPT2.load} loads. */
+export interface LoadOptions extends BackendOptions {
+  /** How frozen weights are stored [`"f32"`]. */
+  weights?: WeightFormat;
+  /** Called as files arrive. */
+  onProgress?: (progress: Progress) => void;
+  /** Ends loading when aborted. */
+  signal?: AbortSignal;
+}
+
+/** How {@linkcode GPT2.random} begins. */
+export interface RandomOptions extends BackendOptions {
+  /** Seed of the initial weights [0]. */
+  seed?: number;
+  /** How frozen weights are stored [`"f32"`]. */
+  weights?: WeightFormat;
+  /** Its tokenizer [GPT-2's]. */
+  tokenizer?: Tokenizer;
+}
+
+const FORMATS: readonly WeightFormat[] = ["f32", "f16", "q8", "q4"];
+
+/**
+ * Loads a Hugging Face GPT-2.
+ *
+ * @param source A directory, an http(s) URL of one, a Hub id, or `"nano"`.
+ * @param options Backend, storage, progress.
+ * @returns The model's parts.
+ */
+export async function loadModel(source: string, options: LoadOptions = {}): Promise<ModelParts> {
+  const { weights = "f32" } = options;
+  checkFormat(weights);
+  const repository = await openModelRepository(source, options);
+  const text = await repository.text("config.json");
+  if (text === null) {
+    const adapter = await repository.text("adapter_config.json") !== null;
+    throw new WhetError(
+      "format",
+      `${source}: no config.json there${
+        adapter ? "; it is an adapter: give it with --adapter (Lora.load) beside its base model" : ""
+      }`,
+    );
+  }
+  const where = `${source}/config.json`;
+  const config = parseConfig(parseJson(text, where), where);
+  const tokenizer = await loadTokenizer(repository, config.eos_token_id) ?? await gpt2Tokenizer();
+  checkVocabulary(tokenizer, config.vocab_size);
+
+  const checkpoint = await openCheckpoint(repository);
+  const names = matchNames(checkpoint, config, source);
+  return await withBackend(options, async (backend, ownsBackend) => {
+    const parameters = new Map<string, Matrix>();
+    for (const stored of checkpoint.inFileOrder([...names.keys()])) {
+      options.signal?.throwIfAborted();
+      const name = names.get(stored)!;
+      parameters.set(name, place(backend, config, name, await checkpoint.readF32(stored), weights));
+    }
+    return { name: source, config, tokenizer, backend, ownsBackend, weights, parameters };
+  });
+}
+
+/**
+ * A model with GPT-2's published initialisation.
+ *
+ * @param shape What differs from GPT-2 124M.
+ * @param options Seed, backend, tokenizer.
+ * @returns The model's parts.
+ */
+export async function randomModel(shape: GPT2Shape, options: RandomOptions = {}): Promise<ModelParts> {
+  const { weights = "f32", seed = 0 } = options;
+  checkFormat(weights);
+  const config = parseConfig(shape, "config");
+  const tokenizer = options.tokenizer ?? await gpt2Tokenizer();
+  return await withBackend(options, (backend, ownsBackend) => {
+    const parameters = new Map<string, Matrix>();
+    let index = 0;
+    for (const [name, shape] of parameterShapes(config)) {
+      const length = shape.reduce((a, b) => a * b, 1);
+      const values = initialValues(config, name, length, [seed >>> 0, index++]);
+      parameters.set(name, place(backend, config, name, values, weights));
+    }
+    const name = `random GPT-2 (seed ${seed})`;
+    return Promise.resolve({ name, config, tokenizer, backend, ownsBackend, weights, parameters });
+  });
+}
+
+function place(
+  backend: Backend,
+  config: GPT2Config,
+  name: string,
+  values: Float32Array,
+  weights: WeightFormat,
+): Matrix {
+  const shape = parameterShapes(config).get(name)!;
+  return isMatrix(name) ? backend.pack(values, shape[0], shape[1], weights) : backend.upload(values, shape);
+}
+
+/** Makes the backend that is asked for; one that was made here ends if `work` fails. */
+async function withBackend<Result>(
+  { backend = "auto", ...options }: BackendOptions,
+  work: (backend: Backend, owns: boolean) => Promise<Result>,
+): Promise<Result> {
+  if (typeof backend !== "string") return await work(backend, false);
+  const made = await createBackend(backend, options);
+  try {
+    return await work(made, true);
+  } catch (error) {
+    made[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function openModelRepository(source: string, options: LoadOptions): Promise<Repository> {
+  if (source !== "nano") return await openRepository(source, options);
+  const { nanoRepository } = await import("../nano/nano.ts");
+  return nanoRepository();
+}
+
+function parseJson(text: string, where: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new WhetError("format", `${where}: not JSON (${(error as Error).message})`, { cause: error });
+  }
+}
+
+/** Stored name → parameter name, when all parameters are there in their shapes. */
+function matchNames(checkpoint: Checkpoint, config: GPT2Config, source: string): Map<string, string> {
+  const shapes = parameterShapes(config);
+  const names = new Map<string, string>();
+  const found = new Map<string, string>();
+  for (const stored of checkpoint.names()) {
+    const name = stored.replace(/^transformer\./, "");
+    const shape = shapes.get(name);
+    if (!shape) {
+      if (/^h\.\d+\.attn\.(masked_)?bias$/.test(name)) continue; // causal masks that old versions saved
+      if (/^(h|ln_f|wte|wpe)\./.test(name)) {
+        throw new WhetError(
+          "format",
+          `${source}: tensor ${stored} has no place in the GPT-2 that config.json describes`,
+        );
+      }
+      continue; // heads beside the language model's
+    }
+    if (found.has(name)) {
+      throw new WhetError("format", `${source}: ${found.get(name)} and ${stored} are the same parameter`);
+    }
+    const actual = checkpoint.shape(stored);
+    if (actual.join() !== shape.join()) {
+      throw new WhetError(
+        "format",
+        `${source}: tensor ${stored} is [${actual.join(", ")}]; by config.json it should be [${
+          shape.join(", ")
+        }]`,
+      );
+    }
+    found.set(name, stored);
+    names.set(stored, name);
+  }
+  const missing = [...shapes.keys()].filter((name) => !found.has(name));
+  if (missing.length > 0) {
+    const more = missing.length > 1 ? ` and ${missing.length - 1} more` : "";
+    throw new WhetError(
+      "format",
+      `${source}: tensor ${missing[0]}${more} is missing; the checkpoint is not whole`,
+    );
+  }
+  return names;
+}
+
+function checkFormat(weights: WeightFormat): void {
+  if (!FORMATS.includes(weights)) {
+    throw new WhetError(
+      "option",
+      `weights: expected one of ${FORMATS.join(", ")}, got ${JSON.stringify(weights)}`,
+    );
+  }
+}

@@ -1,0 +1,54 @@
+/**
+ * Mean loss over data, token by token.
+ *
+ * @module
+ */
+import type { Batch } from "../data/batches.ts";
+import type { LanguageModel } from "../model/language_model.ts";
+import { Ops } from "../tensor/ops.ts";
+
+/** How well a model predicts data. */
+export interface Evaluation {
+  /** Mean cross-entropy of the tokens that count, in nats. */
+  loss: number;
+  /** e to the loss. */
+  perplexity: number;
+  /** Tokens that count. */
+  tokens: number;
+}
+
+/**
+ * Evaluates a model, with its adapter if one is attached; nothing is dropped and nothing changes.
+ *
+ * @param model The model.
+ * @param batches Batches of the data.
+ * @returns Mean loss and perplexity; NaN where no token counts.
+ */
+export async function evaluate(
+  model: LanguageModel,
+  batches: Iterable<Batch> | AsyncIterable<Batch>,
+): Promise<Evaluation> {
+  let sum = 0, tokens = 0;
+  for await (const batch of batches) {
+    if (batch.targets.length === 0) continue;
+    for (const loss of await losses(model, batch)) sum += loss;
+    tokens += batch.targets.length;
+  }
+  const loss = sum / tokens;
+  return { loss, perplexity: Math.exp(loss), tokens };
+}
+
+/** Each target's loss, (N), in nats. */
+async function losses(model: LanguageModel, batch: Batch): Promise<Float32Array> {
+  const { arena, network } = model;
+  return await arena.scope(() => {
+    const ops = new Ops(arena);
+    const hidden = network.forward(ops, {
+      tokens: arena.upload(batch.tokens),
+      positions: arena.upload(batch.positions),
+      context: { starts: arena.upload(batch.starts), ends: arena.upload(batch.ends) },
+    });
+    const counted = ops.gather(hidden, arena.upload(batch.rows));
+    return model.backend.read(ops.crossEntropy(counted, network.wte, arena.upload(batch.targets), 0));
+  });
+}

@@ -1,0 +1,208 @@
+/**
+ * The training loop: batches in, steps out; an adapter or all weights, by the same road.
+ *
+ * @module
+ */
+import { type Batch, type Batches, type Examples, openBatches } from "../data/batches.ts";
+import { WhetError } from "../errors.ts";
+import type { LanguageModel } from "../model/language_model.ts";
+import { evaluate } from "../score/evaluate.ts";
+import { Ops } from "../tensor/ops.ts";
+import type { Parameters } from "../tensor/parameters.ts";
+import { bits } from "../tensor/random.ts";
+import { Tape } from "../tensor/tape.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { AdamW } from "./optimizer.ts";
+import { checkTrainOptions, fingerprint, type TrainOptions } from "./options.ts";
+import { scheduleFactor } from "./schedule.ts";
+
+/** What a step came to. */
+export interface TrainStep {
+  /** The step, from 1. */
+  step: number;
+  /** Steps in all. */
+  steps: number;
+  /** Mean cross-entropy of the tokens that count, in nats, before the step. */
+  loss: number;
+  /** The step's learning rate. */
+  learningRate: number;
+  /** Norm of the gradients before clipping. */
+  gradNorm: number;
+  /** Tokens that went through the network. */
+  tokens: number;
+  /** Those per second. */
+  tokensPerSecond: number;
+  /** Mean cross-entropy of the held-out data after the step, where it was evaluated. */
+  evalLoss?: number;
+}
+
+/** Which numbers dropout draws from, apart from the seed. */
+const DROPOUT = 0xd20;
+
+/**
+ * Trains an adapter, or all weights, step by step.
+ *
+ * @param model The model.
+ * @param data Dialogues, or any (async) iterable of `{ text }`, `{ prompt, response }`, `{ tokens }`; one
+ * that has no length is read as it goes.
+ * @param options What to train, how long, how fast; see {@linkcode TrainOptions}.
+ * @returns Each step as it is done; training stops when the loop over it does.
+ * @throws {WhetError} "option" where a value makes no sense, "format" for data, "diverged" where the loss
+ * is no number any more (the last checkpoint stays), "mismatch" for another run's checkpoint.
+ *
+ * @example
+ * ```ts
+ * import { GPT2, Lora, train } from "../../mod.ts";
+ *
+ * using model = await GPT2.load("nano");
+ * const lora = Lora.create(model, { rank: 4 });
+ * const data = [{ prompt: "\n\nHuman: Hi\n\nAssistant:", response: " Hello!" }];
+ * for await (const { step, loss } of train(model, data, { lora, steps: 3 })) console.log(step, loss);
+ * ```
+ */
+export async function* train(
+  model: LanguageModel,
+  data: Examples,
+  options: TrainOptions = {},
+): AsyncGenerator<TrainStep, void, undefined> {
+  const settings = checkTrainOptions(model, options);
+  const { lora, accumulate, checkpoint, evalData, evalEvery, signal } = settings;
+  if (lora) model.attach(lora);
+  const parameters = lora ? lora.bind(model.backend) : await model.unfreeze();
+  const batches = await openBatches(data, model.tokenizer, settings);
+  const steps = settings.steps ?? Math.ceil(await batches.count(settings.epochs!) / accumulate);
+  const run = fingerprint(model, settings);
+
+  using optimizer = new AdamW(parameters, settings);
+  const state = settings.resume ? await loadCheckpoint(checkpoint!.directory, optimizer, run) : null;
+  if (state) await batches.seek(state.data);
+  const held = evalData ? await heldOut(evalData, model, settings) : null;
+  using training = requireGradients(parameters);
+  const save = async (step: number) => {
+    if (checkpoint) {
+      await saveCheckpoint(checkpoint.directory, optimizer, { step, data: batches.state(), settings: run });
+    }
+  };
+  const first = (state?.step ?? 0) + 1;
+  for (let step = first; step <= steps; step++) {
+    if (signal?.aborted) {
+      if (step > first) await save(step - 1);
+      throw signal.reason;
+    }
+    const begin = performance.now();
+    const parts = await batches.take(accumulate);
+    const learningRate = settings.learningRate *
+      scheduleFactor(settings.schedule, step - 1, settings.warmupSteps, steps);
+    const { loss, gradNorm } = await runStep(model, optimizer, parts, {
+      step,
+      learningRate,
+      seed: settings.seed,
+    });
+    const seconds = (performance.now() - begin) / 1000;
+    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
+      throw diverged(step, loss, checkpoint?.directory);
+    }
+    const tokens = parts.reduce((sum, part) => sum + part.tokens.length, 0);
+    const evaluates = held && (step === steps || (evalEvery !== null && step % evalEvery === 0));
+    yield {
+      ...{ step, steps, loss, learningRate, gradNorm, tokens, tokensPerSecond: tokens / seconds },
+      ...(evaluates ? { evalLoss: (await evaluate(model, held)).loss } : {}),
+    };
+    // After the step was taken in, so that whoever notes the steps down has noted this one.
+    if (checkpoint && (step % checkpoint.every === 0 || step === steps)) await save(step);
+  }
+}
+
+/** One optimizer step over its micro-batches. */
+async function runStep(
+  model: LanguageModel,
+  optimizer: AdamW,
+  parts: readonly Batch[],
+  { step, learningRate, seed }: { step: number; learningRate: number; seed: number },
+): Promise<{ loss: number; gradNorm: number }> {
+  const { backend, arena } = model;
+  // Over all micro-batches: a token counts the same in whichever of them it is.
+  const targets = parts.reduce((sum, part) => sum + part.targets.length, 0);
+  const [[total], [gradNorm]] = await arena.scope(() => {
+    const total = arena.temporary([1]);
+    backend.fill({ out: total, value: 0 });
+    optimizer.gradients.zero();
+    for (const [index, part] of parts.entries()) {
+      const place = [bits(step, [seed >>> 0, DROPOUT]), index * 65536] as [number, number];
+      const dropoutKey = (): [number, number] => [place[0], place[1]++];
+      addGradients(model, optimizer, part, { total, gradientScale: 1 / targets, dropoutKey });
+    }
+    const clip = optimizer.step(step, learningRate);
+    return Promise.all([backend.read(total), backend.read(clip)]);
+  });
+  return { loss: total / targets, gradNorm };
+}
+
+/** Adds one micro-batch's loss to `total` and its gradients to the optimizer's. */
+function addGradients(
+  model: LanguageModel,
+  { parameters, gradients }: AdamW,
+  batch: Batch,
+  { total, gradientScale, dropoutKey }: {
+    total: Tensor;
+    gradientScale: number;
+    dropoutKey: () => [number, number];
+  },
+): void {
+  const { arena, backend, network } = model;
+  arena.scope(() => {
+    const tape = new Tape(arena);
+    for (const [name, tensor] of parameters.tensors) tape.bind(tensor, gradients.tensors.get(name)!);
+    const ops = new Ops(arena, tape, dropoutKey);
+    const hidden = network.forward(ops, {
+      tokens: arena.upload(batch.tokens),
+      positions: arena.upload(batch.positions),
+      context: { starts: arena.upload(batch.starts), ends: arena.upload(batch.ends) },
+    });
+    const counted = ops.gather(hidden, arena.upload(batch.rows));
+    const loss = ops.crossEntropy(counted, network.wte, arena.upload(batch.targets), gradientScale);
+    backend.sumRows({ x: loss.slice(0, [loss.length, 1]), out: total });
+    tape.backward(loss);
+  });
+}
+
+/** Held-out data as batches that are the same at every evaluation. */
+async function heldOut(
+  data: Examples,
+  model: LanguageModel,
+  settings: {
+    batchSize: number;
+    sequenceLength: number;
+    lossOn: "all" | "responses";
+    packing: boolean;
+    seed: number;
+  },
+): Promise<Batch[]> {
+  const { batchSize, sequenceLength, lossOn, packing, seed } = settings;
+  const batches: Batches = await openBatches(data, model.tokenizer, {
+    ...{ batchSize, sequenceLength, lossOn, packing, seed },
+    shuffle: false,
+  });
+  return await batches.take(await batches.count(1));
+}
+
+/** Marks parameters as trained until disposed. */
+function requireGradients(parameters: Parameters): Disposable {
+  const mark = (requires: boolean) => {
+    for (const tensor of parameters.tensors.values()) tensor.requiresGradient = requires;
+  };
+  mark(true);
+  return { [Symbol.dispose]: () => mark(false) };
+}
+
+function diverged(step: number, loss: number, directory: string | undefined): WhetError {
+  const kept = directory ? `; the last checkpoint in ${directory} is from before it` : "";
+  return new WhetError(
+    "diverged",
+    `step ${step}: the ${
+      Number.isFinite(loss) ? "gradients are" : "loss is"
+    } not a number any more${kept}; ` +
+      "try a lower learning rate (--lr) or a warm-up (--warmup-steps)",
+  );
+}
