@@ -1,0 +1,226 @@
+/**
+ * Reads the tokenizer of a model directory: Hugging Face's tokenizer.json, or GPT-2's vocab.json and
+ * merges.txt.
+ *
+ * @module
+ */
+import { WhetError } from "../errors.ts";
+import type { AddedToken } from "./bpe.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { bpeFromVocabulary, type Vocabulary, type VocabularyPlaces } from "./vocabulary.ts";
+
+/** Where a model's files come from: a directory, the Hub, an archive in memory. */
+export interface TextFiles {
+  /** The whole of a text file by its name, or null where there is none. */
+  text(name: string): Promise<string | null>;
+}
+
+/** Options of {@linkcode loadTokenizer}. */
+export interface LoadTokenizerOptions {
+  /** config.json's `eos_token_id`; what ends a text where the vocabulary has no `<|endoftext|>`. */
+  eosTokenId?: number | null;
+  /** The directory, URL or Hub id to name in errors. */
+  source?: string;
+}
+
+type Json = Record<string, unknown>;
+
+/**
+ * Reads a directory's own tokenizer: tokenizer.json (a byte-level BPE, as GPT-2 and its fine-tunes have
+ * it), else vocab.json and merges.txt with added_tokens.json and tokenizer_config.json where they are.
+ *
+ * @param files The directory.
+ * @param options The model's end-of-text id, and a name for errors.
+ * @returns The tokenizer, or null where the directory has none: GPT-2's own is meant then.
+ * @throws {WhetError} `format` for a file that is broken or contradicts itself, `unsupported` for a
+ * tokenizer of another kind; both name the file and the entry.
+ *
+ * @example
+ * ```ts
+ * import { loadTokenizer } from "./load.ts";
+ * import { gpt2Tokenizer } from "./gpt2.ts";
+ *
+ * const files = { text: (_name: string) => Promise.resolve(null) };
+ * const tokenizer = await loadTokenizer(files) ?? await gpt2Tokenizer();
+ * console.log(tokenizer.vocabSize); // 50257
+ * ```
+ */
+export async function loadTokenizer(
+  files: TextFiles,
+  options: LoadTokenizerOptions = {},
+): Promise<Tokenizer | null> {
+  const { eosTokenId, source } = options;
+  const place = (name: string) => source === undefined ? name : `${source.replace(/\/$/, "")}/${name}`;
+  const read = async (name: string): Promise<Json | null> => {
+    const text = await files.text(name);
+    return text === null ? null : object(parse(text, place(name)), place(name));
+  };
+
+  const json = await read("tokenizer.json");
+  if (json !== null) {
+    const [vocabulary, places] = readTokenizerJson(json, place("tokenizer.json"));
+    return bpeFromVocabulary({ ...vocabulary, eosTokenId }, places);
+  }
+
+  const vocab = await read("vocab.json");
+  const mergesText = await files.text("merges.txt");
+  if (vocab === null && mergesText === null) return null;
+  if (vocab === null || mergesText === null) {
+    const [there, missing] = vocab === null ? ["merges.txt", "vocab.json"] : ["vocab.json", "merges.txt"];
+    throw new WhetError(
+      "format",
+      `${place(missing)}: not found, though ${there} is there; a vocabulary needs both`,
+    );
+  }
+  const { merges, lines } = readMergesText(mergesText, place("merges.txt"));
+  const config = await read("tokenizer_config.json") ?? {};
+  const configPlace = `${place("tokenizer_config.json")}: added_tokens_decoder`;
+  const added = Object.entries(optionalObject(config.added_tokens_decoder, configPlace))
+    .map(([id, token]) =>
+      readAddedToken({ ...object(token, `${configPlace}.${id}`), id: Number(id) }, configPlace)
+    );
+  for (const [content, id] of Object.entries(await read("added_tokens.json") ?? {})) {
+    if (added.some((token) => token.content === content)) continue;
+    added.push({ content, id: id as number, special: true }); // ids are checked with the vocabulary's
+  }
+  return bpeFromVocabulary({
+    vocab: vocab as Record<string, number>,
+    merges,
+    added,
+    addPrefixSpace: config.add_prefix_space === true,
+    eosTokenId,
+  }, {
+    vocab: place("vocab.json"),
+    merge: (i) => `${place("merges.txt")}: line ${lines[i]}`,
+    added: () => place("added tokens"),
+  });
+}
+
+/** A line for each merge, "left right", after a line that tells the version. */
+function readMergesText(text: string, place: string): { merges: [string, string][]; lines: number[] } {
+  const merges: [string, string][] = [];
+  const lines: number[] = [];
+  text.split("\n").forEach((line, i) => {
+    if (line.endsWith("\r")) line = line.slice(0, -1);
+    if (line === "" || line.startsWith("#version")) return;
+    merges.push(pair(line, `${place}: line ${i + 1}`));
+    lines.push(i + 1);
+  });
+  return { merges, lines };
+}
+
+function readTokenizerJson(json: Json, place: string): [Vocabulary, VocabularyPlaces] {
+  const model = object(json.model, `${place}: model`);
+  if ((model.type ?? "BPE") !== "BPE") throw unsupported(place, "model.type", model.type);
+  for (
+    const field of [
+      "dropout",
+      "continuing_subword_prefix",
+      "end_of_word_suffix",
+      "byte_fallback",
+      "ignore_merges",
+    ]
+  ) {
+    if (model[field]) throw unsupported(place, `model.${field}`, model[field]);
+  }
+  const normalizers = steps(json.normalizer, "normalizers", `${place}: normalizer`);
+  if (normalizers.length > 0) throw unsupported(place, "normalizer", normalizers[0].type);
+
+  const preTokenizers = steps(json.pre_tokenizer, "pretokenizers", `${place}: pre_tokenizer`);
+  const byteLevel = preTokenizers[0];
+  if (preTokenizers.length !== 1 || byteLevel.type !== "ByteLevel" || byteLevel.use_regex === false) {
+    throw unsupported(place, "pre_tokenizer", preTokenizers.map((step) => step.type).join(", ") || null);
+  }
+  for (const decoder of steps(json.decoder, "decoders", `${place}: decoder`)) {
+    if (decoder.type !== "ByteLevel") throw unsupported(place, "decoder", decoder.type);
+  }
+  for (const processor of steps(json.post_processor, "processors", `${place}: post_processor`)) {
+    const silent = processor.type === "ByteLevel" ||
+      (processor.type === "TemplateProcessing" && !JSON.stringify(processor.single).includes("SpecialToken"));
+    if (!silent) throw unsupported(place, "post_processor", processor.type);
+  }
+
+  const merges = array(model.merges, `${place}: model.merges`)
+    .map((merge, i) => pair(merge, `${place}: model.merges[${i}]`));
+  const added = array(json.added_tokens ?? [], `${place}: added_tokens`)
+    .map((token, i) => readAddedToken(token, `${place}: added_tokens[${i}]`));
+  const vocab = object(model.vocab, `${place}: model.vocab`) as Record<string, number>;
+  return [{ vocab, merges, added, addPrefixSpace: byteLevel.add_prefix_space === true }, {
+    vocab: `${place}: model.vocab`,
+    merge: (i) => `${place}: model.merges[${i}]`,
+    added: (i) => `${place}: added_tokens[${i}]`,
+  }];
+}
+
+/** The steps of a stage: none, one, or a sequence's. */
+function steps(stage: unknown, listName: string, place: string): Json[] {
+  if (stage === null || stage === undefined) return [];
+  const step = object(stage, place);
+  if (step.type !== "Sequence") return [step];
+  return array(step[listName], `${place}.${listName}`)
+    .flatMap((inner, i) => steps(inner, listName, `${place}.${listName}[${i}]`));
+}
+
+function readAddedToken(value: unknown, place: string): AddedToken {
+  const token = object(value, place);
+  if (typeof token.content !== "string") throw expected("a string", token.content, `${place}.content`);
+  if (token.single_word === true) {
+    throw unsupported(place, `${JSON.stringify(token.content)}.single_word`, true);
+  }
+  return {
+    content: token.content,
+    id: token.id as number, // checked with the vocabulary's ids
+    special: token.special === true,
+    lstrip: token.lstrip === true,
+    rstrip: token.rstrip === true,
+  };
+}
+
+/** A merge: "left right" or ["left", "right"]. */
+function pair(merge: unknown, place: string): [string, string] {
+  const parts = typeof merge === "string" ? merge.split(" ") : merge;
+  const isPair = Array.isArray(parts) && parts.length === 2 &&
+    parts.every((part) => typeof part === "string" && part !== "");
+  if (!isPair) throw expected("two tokens with a space between", merge, place);
+  return parts as [string, string];
+}
+
+function parse(text: string, place: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    const reason = (cause as Error).message.replaceAll(/\s+/g, " ");
+    throw new WhetError("format", `${place}: not valid JSON (${reason}); download the file again`, { cause });
+  }
+}
+
+function object(value: unknown, place: string): Json {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw expected("an object", value, place);
+  }
+  return value as Json;
+}
+
+function optionalObject(value: unknown, place: string): Json {
+  return value === undefined || value === null ? {} : object(value, place);
+}
+
+function array(value: unknown, place: string): unknown[] {
+  if (!Array.isArray(value)) throw expected("a list", value, place);
+  return value;
+}
+
+function expected(what: string, value: unknown, place: string): WhetError {
+  const shown = JSON.stringify(value) ?? "nothing";
+  return new WhetError(
+    "format",
+    `${place}: expected ${what}, got ${shown.length > 60 ? shown.slice(0, 60) + "…" : shown}`,
+  );
+}
+
+function unsupported(place: string, field: string, value: unknown): WhetError {
+  return new WhetError(
+    "unsupported",
+    `${place}: ${field} ${JSON.stringify(value)} is not supported; Whet reads byte-level BPE as GPT-2 has it`,
+  );
+}
