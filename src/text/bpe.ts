@@ -7,7 +7,8 @@ import { WhetError } from "../errors.ts";
 import { fromBytes } from "./bytes.ts";
 import type { Merges } from "./merges.ts";
 import { pieces } from "./pretokenize.ts";
-import { StreamingDecoder, type Tokenizer, utf8Decoder } from "./tokenizer.ts";
+import { StreamingDecoder, utf8Decoder } from "./streaming.ts";
+import type { Tokenizer } from "./tokenizer.ts";
 
 /** A token that is found in text as it stands, before any merge. */
 export interface AddedToken {

@@ -11,16 +11,10 @@ import { bpeFromVocabulary, type Vocabulary, type VocabularyPlaces } from "./voc
 
 /** Where a model's files come from: a directory, the Hub, an archive in memory. */
 export interface TextFiles {
+  /** What errors call the place: a path, a URL, a Hub id. */
+  readonly name?: string;
   /** The whole of a text file by its name, or null where there is none. */
   text(name: string): Promise<string | null>;
-}
-
-/** Options of {@linkcode loadTokenizer}. */
-export interface LoadTokenizerOptions {
-  /** config.json's `eos_token_id`; what ends a text where the vocabulary has no `<|endoftext|>`. */
-  eosTokenId?: number | null;
-  /** The directory, URL or Hub id to name in errors. */
-  source?: string;
 }
 
 type Json = Record<string, unknown>;
@@ -30,7 +24,8 @@ type Json = Record<string, unknown>;
  * it), else vocab.json and merges.txt with added_tokens.json and tokenizer_config.json where they are.
  *
  * @param files The directory.
- * @param options The model's end-of-text id, and a name for errors.
+ * @param eosTokenId config.json's `eos_token_id`; it ends a text where it is a special token of the
+ * vocabulary, or where the vocabulary has no `<|endoftext|>`.
  * @returns The tokenizer, or null where the directory has none: GPT-2's own is meant then.
  * @throws {WhetError} `format` for a file that is broken or contradicts itself, `unsupported` for a
  * tokenizer of another kind; both name the file and the entry.
@@ -47,10 +42,10 @@ type Json = Record<string, unknown>;
  */
 export async function loadTokenizer(
   files: TextFiles,
-  options: LoadTokenizerOptions = {},
+  eosTokenId?: number | null,
 ): Promise<Tokenizer | null> {
-  const { eosTokenId, source } = options;
-  const place = (name: string) => source === undefined ? name : `${source.replace(/\/$/, "")}/${name}`;
+  const place = (name: string) =>
+    files.name === undefined ? name : `${files.name.replace(/\/$/, "")}/${name}`;
   const read = async (name: string): Promise<Json | null> => {
     const text = await files.text(name);
     return text === null ? null : object(parse(text, place(name)), place(name));

@@ -17,16 +17,6 @@ export interface Turn {
   text: string;
 }
 
-/** A turn, and where it stands in its transcript. */
-export interface PlacedTurn extends Turn {
-  /** Where the marker begins, `\n\n` included. */
-  start: number;
-  /** Where the marker ends: after its colon, before the space that leads the text in. */
-  textStart: number;
-  /** Where the turn ends and the next begins. */
-  end: number;
-}
-
 /** What leads in a turn of each side. */
 export const MARKERS: Readonly<Record<Role, string>> = {
   human: "\n\nHuman:",
@@ -84,7 +74,7 @@ export function formatPrompt(turns: readonly Turn[]): string {
  * side in a row and empty turns, both in HH-RLHF, stay what they are.
  *
  * @param transcript A text that begins with a marker (white space before it does not matter).
- * @returns Its turns, at least one; from each `start` to its `end` they cover the text.
+ * @returns Its turns, at least one.
  * @throws {WhetError} `format` where there is text before the first marker, or none at all.
  *
  * @example
@@ -95,25 +85,17 @@ export function formatPrompt(turns: readonly Turn[]): string {
  * console.log(question.text, answer.role); // Hi assistant
  * ```
  */
-export function parseDialogue(transcript: string): PlacedTurn[] {
-  const markers = [...transcript.matchAll(/\n\n(Human|Assistant):/g)];
-  const before = transcript.slice(0, markers[0]?.index).trim();
-  if (markers.length === 0 || before !== "") {
+export function parseDialogue(transcript: string): Turn[] {
+  const [before, ...parts] = transcript.split(/\n\n(Human|Assistant):/); // speaker and text in turns
+  if (parts.length === 0 || before.trim() !== "") {
     const shown = JSON.stringify(before.length > 40 ? before.slice(0, 40) + "…" : before);
     throw new WhetError(
       "format",
       `transcript: expected ${JSON.stringify(MARKERS.human)} at its beginning, got ${shown}`,
     );
   }
-  return markers.map((marker, i) => {
-    const textStart = marker.index + marker[0].length;
-    const end = markers[i + 1]?.index ?? transcript.length;
-    return {
-      role: marker[1] === "Human" ? "human" : "assistant",
-      text: transcript.slice(transcript[textStart] === " " ? textStart + 1 : textStart, end),
-      start: marker.index,
-      textStart,
-      end,
-    };
-  });
+  return Array.from({ length: parts.length / 2 }, (_, i) => ({
+    role: parts[2 * i] === "Human" ? "human" : "assistant",
+    text: parts[2 * i + 1].replace(/^ /, ""),
+  }));
 }

@@ -1,9 +1,15 @@
 /**
- * What a tokenizer is: text to token ids and back, at once or token by token.
+ * What a tokenizer is, and where to get one: GPT-2's own, or a model directory's.
  *
  * @module
  */
 import { WhetError } from "../errors.ts";
+import type { StreamingDecoder } from "./streaming.ts";
+
+export { gpt2Tokenizer } from "./gpt2.ts";
+export { loadTokenizer, type TextFiles } from "./load.ts";
+export { saveTokenizer } from "./save.ts";
+export { StreamingDecoder } from "./streaming.ts";
 
 /**
  * Text to token ids and back.
@@ -26,59 +32,6 @@ export interface Tokenizer {
   bytes(id: number): Uint8Array;
   /** Whether an id is a control token, such as end-of-text, and no text. */
   isSpecial(id: number): boolean;
-}
-
-/**
- * Decodes token by token: what `push` gives never ends inside a character, and all that `push` and
- * `flush` give is together the same string that `decode` gives for all ids at once. It holds back
- * the bytes of an unfinished character; those that turn out never to finish become U+FFFD as the
- * WHATWG Encoding Standard's UTF-8 decoder says. A byte order mark is text and stays.
- *
- * @example
- * ```ts
- * import { StreamingDecoder } from "./tokenizer.ts";
- *
- * const bytes = new TextEncoder().encode("é");
- * const decoder = new StreamingDecoder((id) => bytes.subarray(id, id + 1));
- * console.log([decoder.push(0), decoder.push(1), decoder.flush()]); // ["", "é", ""]
- * ```
- */
-export class StreamingDecoder {
-  readonly #bytes: (id: number) => Uint8Array;
-  readonly #utf8: TextDecoder = utf8Decoder();
-
-  /** @param bytes The bytes of a token, by its id. */
-  constructor(bytes: (id: number) => Uint8Array) {
-    this.#bytes = bytes;
-  }
-
-  /**
-   * Takes the next token.
-   *
-   * @param id The token.
-   * @returns The characters that are whole by now; often none.
-   */
-  push(id: number): string {
-    return this.#utf8.decode(this.#bytes(id) as Uint8Array<ArrayBuffer>, { stream: true });
-  }
-
-  /**
-   * Ends the text; the decoder may then begin another.
-   *
-   * @returns U+FFFD for a character that was never finished, else nothing.
-   */
-  flush(): string {
-    return this.#utf8.decode();
-  }
-}
-
-/**
- * A decoder of UTF-8 that keeps byte order marks.
- *
- * @returns A fresh one: a TextDecoder holds the state of its stream.
- */
-export function utf8Decoder(): TextDecoder {
-  return new TextDecoder("utf-8", { ignoreBOM: true });
 }
 
 /**
