@@ -1,0 +1,39 @@
+"""Prints, as one JSON object, what PEFT makes of a base model and an adapter that another program wrote.
+
+    python check_adapter.py BASE_DIRECTORY ADAPTER_DIRECTORY "[[1, 2, 3], [4, 5]]"
+
+BASE_DIRECTORY and ADAPTER_DIRECTORY are what GPT2LMHeadModel and PeftModel load from; the third argument is
+a list of token sequences, each run alone. Prints {"logits": [[[...], ...], ...]}: for each sequence, for
+each token, V numbers, in float32. Fails where PEFT would only warn: a tensor that is missing from the
+adapter or that finds no module. Needs torch, transformers and peft; see make_fixtures.py.
+"""
+
+import json
+import pathlib
+import sys
+
+import torch
+import transformers
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers import GPT2LMHeadModel
+
+
+def main(base, adapter, sequences):
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    model = GPT2LMHeadModel.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
+    model = PeftModel.from_pretrained(model, adapter).eval()
+    with safe_open(pathlib.Path(adapter) / "adapter_model.safetensors", "pt") as file:
+        stored, wanted = set(file.keys()), set(get_peft_model_state_dict(model))
+    if stored != wanted:
+        sys.exit(f"only in the file: {sorted(stored - wanted)}; only in the model: {sorted(wanted - stored)}")
+    with torch.no_grad():
+        logits = [model(torch.tensor([tokens])).logits[0].tolist() for tokens in json.loads(sequences)]
+    json.dump({"logits": logits}, sys.stdout)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
