@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { BatchState } from "../data/batches.ts";
 import { WhetError } from "../errors.ts";
 import { ensureDirectory, join } from "../format/files.ts";
 import { Safetensors, type TensorSource, writeSafetensors } from "../format/safetensors.ts";
@@ -18,8 +19,8 @@ export const CHECKPOINT_FILE = "checkpoint.safetensors";
 export interface RunState {
   /** Steps done. */
   step: number;
-  /** Where the data stream is, as it says it. */
-  data: unknown;
+  /** Where the data stream is. */
+  data: BatchState;
   /** The settings that decide what the steps do. */
   settings: Record<string, unknown>;
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { WhetError } from "../errors.ts";
-import type { Examples } from "../data/batches.ts";
+import type { ExampleSource } from "../data/batches.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import type { Lora } from "../model/lora.ts";
 import { type Schedule, SCHEDULES } from "./schedule.ts";
@@ -46,7 +46,7 @@ export interface TrainOptions {
   /** Whether each epoch has an order of its own [true]. */
   shuffle?: boolean;
   /** Data that is held out, and evaluated every `evalEvery` steps and after the last [none]. */
-  evalData?: Examples;
+  evalData?: ExampleSource;
   /** Steps between evaluations [at the end only]. */
   evalEvery?: number;
   /** Where and how often to save the state of the run; a directory alone saves every 100 steps and at the end [never]. */
@@ -61,7 +61,7 @@ export interface TrainOptions {
 export interface TrainSettings {
   lora: Lora | null;
   steps: number | null;
-  epochs: number | null;
+  epochs: number;
   batchSize: number;
   sequenceLength: number;
   accumulate: number;
@@ -76,7 +76,7 @@ export interface TrainSettings {
   lossOn: "all" | "responses";
   packing: boolean;
   shuffle: boolean;
-  evalData: Examples | null;
+  evalData: ExampleSource | null;
   evalEvery: number | null;
   checkpoint: { directory: string; every: number } | null;
   resume: boolean;
@@ -109,7 +109,7 @@ export function checkTrainOptions(model: LanguageModel, options: TrainOptions): 
     throw new WhetError("option", "steps, epochs: give one of them, not both");
   }
   const steps = options.steps === undefined ? null : whole("steps", options.steps, 1);
-  const epochs = steps !== null ? null : whole("epochs", options.epochs ?? 1, 1);
+  const epochs = steps !== null ? Infinity : whole("epochs", options.epochs ?? 1, 1);
   const sequenceLength = whole("sequenceLength", options.sequenceLength ?? Math.min(256, n_positions), 2);
   if (sequenceLength > n_positions) {
     throw new WhetError(
@@ -171,7 +171,7 @@ export function fingerprint(model: LanguageModel, settings: TrainSettings): Reco
   const { lora, batchSize, sequenceLength, accumulate, learningRate, schedule, warmupSteps } = settings;
   const { weightDecay, betas, epsilon, maxGradNorm, seed, lossOn, packing, shuffle, steps, epochs } =
     settings;
-  const length = schedule === "constant" ? {} : { steps, epochs };
+  const length = schedule === "constant" ? {} : { steps, epochs: steps === null ? epochs : null };
   return {
     config: model.config,
     weights: model.weights,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Batch, type Batches, type Examples, openBatches } from "../data/batches.ts";
+import { type Batch, BatchStream, type ExampleSource } from "../data/batches.ts";
 import { WhetError } from "../errors.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { evaluate } from "../score/evaluate.ts";
@@ -14,7 +14,7 @@ import { Tape } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { AdamW } from "./optimizer.ts";
-import { checkTrainOptions, fingerprint, type TrainOptions } from "./options.ts";
+import { checkTrainOptions, fingerprint, type TrainOptions, type TrainSettings } from "./options.ts";
 import { scheduleFactor } from "./schedule.ts";
 
 /** What a step came to. */
@@ -63,25 +63,25 @@ const DROPOUT = 0xd20;
  */
 export async function* train(
   model: LanguageModel,
-  data: Examples,
+  data: ExampleSource,
   options: TrainOptions = {},
 ): AsyncGenerator<TrainStep, void, undefined> {
   const settings = checkTrainOptions(model, options);
   const { lora, accumulate, checkpoint, evalData, evalEvery, signal } = settings;
   if (lora) model.attach(lora);
   const parameters = lora ? lora.bind(model.backend) : await model.unfreeze();
-  const batches = await openBatches(data, model.tokenizer, settings);
-  const steps = settings.steps ?? Math.ceil(await batches.count(settings.epochs!) / accumulate);
+  const batches = new BatchStream(data, model.tokenizer, settings);
+  const steps = settings.steps ?? Math.ceil(await batches.total() / accumulate);
   const run = fingerprint(model, settings);
 
   using optimizer = new AdamW(parameters, settings);
   const state = settings.resume ? await loadCheckpoint(checkpoint!.directory, optimizer, run) : null;
-  if (state) await batches.seek(state.data);
-  const held = evalData ? await heldOut(evalData, model, settings) : null;
+  if (state) await batches.restore(state.data);
+  const held = evalData ? heldOut(evalData, model, settings) : null;
   using training = requireGradients(parameters);
   const save = async (step: number) => {
     if (checkpoint) {
-      await saveCheckpoint(checkpoint.directory, optimizer, { step, data: batches.state(), settings: run });
+      await saveCheckpoint(checkpoint.directory, optimizer, { step, data: batches.state, settings: run });
     }
   };
   const first = (state?.step ?? 0) + 1;
@@ -91,7 +91,7 @@ export async function* train(
       throw signal.reason;
     }
     const begin = performance.now();
-    const parts = await batches.take(accumulate);
+    const parts = await take(batches, accumulate);
     const learningRate = settings.learningRate *
       scheduleFactor(settings.schedule, step - 1, settings.warmupSteps, steps);
     const { loss, gradNorm } = await runStep(model, optimizer, parts, {
@@ -107,7 +107,7 @@ export async function* train(
     const evaluates = held && (step === steps || (evalEvery !== null && step % evalEvery === 0));
     yield {
       ...{ step, steps, loss, learningRate, gradNorm, tokens, tokensPerSecond: tokens / seconds },
-      ...(evaluates ? { evalLoss: (await evaluate(model, held)).loss } : {}),
+      ...(evaluates ? { evalLoss: (await evaluate(model, held())).loss } : {}),
     };
     // After the step was taken in, so that whoever notes the steps down has noted this one.
     if (checkpoint && (step % checkpoint.every === 0 || step === steps)) await save(step);
@@ -167,24 +167,29 @@ function addGradients(
   });
 }
 
-/** Held-out data as batches that are the same at every evaluation. */
-async function heldOut(
-  data: Examples,
-  model: LanguageModel,
-  settings: {
-    batchSize: number;
-    sequenceLength: number;
-    lossOn: "all" | "responses";
-    packing: boolean;
-    seed: number;
-  },
-): Promise<Batch[]> {
-  const { batchSize, sequenceLength, lossOn, packing, seed } = settings;
-  const batches: Batches = await openBatches(data, model.tokenizer, {
-    ...{ batchSize, sequenceLength, lossOn, packing, seed },
+/** The next micro-batches; fewer at the end of the last epoch. */
+async function take(batches: BatchStream, count: number): Promise<Batch[]> {
+  const parts: Batch[] = [];
+  while (parts.length < count) {
+    const batch = await batches.next();
+    if (!batch) break;
+    parts.push(batch);
+  }
+  return parts;
+}
+
+/** Held-out data, the same batches at every evaluation. */
+function heldOut(data: ExampleSource, model: LanguageModel, settings: TrainSettings): () => BatchStream {
+  const { batchSize, sequenceLength, lossOn, packing } = settings;
+  const stream = new BatchStream(data, model.tokenizer, {
+    ...{ batchSize, sequenceLength, lossOn, packing },
     shuffle: false,
+    epochs: 1,
   });
-  return await batches.take(await batches.count(1));
+  return () => {
+    stream.rewind();
+    return stream;
+  };
 }
 
 /** Marks parameters as trained until disposed. */

@@ -1,0 +1,42 @@
+/**
+ * Whet fine-tunes GPT-2 with LoRA, generates with it and scores it: on the GPU that WebGPU finds, or on
+ * SIMD WebAssembly where there is none.
+ *
+ * Imported, this module is a library; run as a program (`deno run -A mod.ts --help`), it is a command.
+ *
+ * @example
+ * ```ts
+ * import { GPT2, Lora, train } from "./mod.ts";
+ *
+ * using model = await GPT2.load("nano");
+ * const lora = Lora.create(model, { rank: 4 });
+ * const data = [{ prompt: "\n\nHuman: Hi\n\nAssistant:", response: " Hello!" }];
+ * for await (const step of train(model, data, { lora, steps: 5 })) console.log(step.loss);
+ * for await (const chunk of model.generate("\n\nHuman: Hi\n\nAssistant:", { maxTokens: 16 })) console.log(chunk.text);
+ * ```
+ *
+ * @module
+ */
+export { type ErrorCode, WhetError } from "./src/errors.ts";
+export { GPT2 } from "./src/gpt2.ts";
+export { Lora, type LoraConfig, type LoraModule, type LoraOptions } from "./src/model/lora.ts";
+export { LanguageModel, type ModelParts } from "./src/model/language_model.ts";
+export type { BackendOptions, LoadOptions, RandomOptions } from "./src/model/load.ts";
+export type { GPT2Config, GPT2Shape } from "./src/model/config.ts";
+export { train, type TrainStep } from "./src/train/trainer.ts";
+export type { TrainOptions } from "./src/train/options.ts";
+export type { Schedule } from "./src/train/schedule.ts";
+export { Dialogues } from "./src/data/dialogues.ts";
+export { type Example, lastExchange } from "./src/data/example.ts";
+export type {
+  FinishReason,
+  GeneratedChunk,
+  GenerateOptions,
+  Prompt,
+} from "./src/generate/decode.ts";
+export type { SamplingOptions } from "./src/generate/sampler.ts";
+
+if (import.meta.main) {
+  const { main } = await import("./src/cli/main.ts");
+  Deno.exit(await main(Deno.args));
+}

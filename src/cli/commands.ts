@@ -1,0 +1,195 @@
+/**
+ * The commands: what each is for, its flags, and where its work is done.
+ *
+ * @module
+ */
+import { ADAPTER, COMMON, type Flags, MODEL } from "./flags.ts";
+
+/** A command. */
+export interface Command {
+  /** What it does, for the list. */
+  summary: string;
+  /** What comes after its name. */
+  usage: string;
+  /** Its flags. */
+  flags: Flags;
+  /** The permissions that it needs, instead of -A. */
+  permissions: string;
+  /** Loads its work, which gives what `--json` prints. */
+  // deno-lint-ignore no-explicit-any
+  load(): Promise<(values: any) => Promise<unknown>>;
+}
+
+const DATA = {
+  kind: "text",
+  value: "D",
+  help: 'JSON lines, plain or gzip: HH-RLHF pairs, {"text"} or {"prompt","response"}; a file, a URL or a Hub id',
+} as const;
+
+/** Flags of {@linkcode commands}.train. */
+export const TRAIN = {
+  ...MODEL,
+  data: { ...DATA, required: true },
+  out: { kind: "text", value: "DIR", help: "where the adapter, metrics.jsonl and loss.svg go", required: true },
+  method: { kind: "text", choices: ["lora", "full"], help: "train an adapter, or all weights", standard: "lora" },
+  rank: { kind: "whole", value: "R", help: "the adapter's rank", standard: "8" },
+  alpha: { kind: "number", value: "X", help: "the adapter's scaling is alpha / rank", standard: "16" },
+  dropout: { kind: "number", value: "X", help: "share of the adapter's inputs dropped", standard: "0" },
+  targets: { kind: "text", value: "NAMES", help: "layers to adapt, separated by commas, or all-linear", standard: "c_attn" },
+  rslora: { kind: "switch", help: "scale by alpha / sqrt(rank)" },
+  steps: { kind: "whole", value: "N", help: "optimizer steps" },
+  epochs: { kind: "whole", value: "N", help: "passes over the data, instead of --steps", standard: "1" },
+  "batch-size": { kind: "whole", value: "B", help: "rows of a batch", standard: "4" },
+  "seq-len": { kind: "whole", value: "T", help: "tokens of a row", standard: "256" },
+  accumulate: { kind: "whole", value: "N", help: "batches that make one step", standard: "1" },
+  lr: { kind: "number", value: "X", help: "peak learning rate", standard: "2e-4; 5e-5 with --method full" },
+  schedule: { kind: "text", choices: ["constant", "linear", "cosine"], help: "after warm-up", standard: "linear" },
+  "warmup-steps": { kind: "whole", value: "N", help: "steps over which the learning rate rises", standard: "0" },
+  "weight-decay": { kind: "number", value: "X", help: "decoupled decay of matrices", standard: "0" },
+  "max-grad-norm": { kind: "number", value: "X", help: "clip gradients to this norm; 0 for never", standard: "1" },
+  seed: { kind: "whole", value: "S", help: "of the adapter's start, the order and dropout", standard: "0" },
+  "loss-on": { kind: "text", choices: ["all", "responses"], help: "which tokens count", standard: "all" },
+  "no-packing": { kind: "switch", help: "one example a row" },
+  "no-shuffle": { kind: "switch", help: "the data's own order" },
+  "eval-data": { ...DATA, help: "held-out data to evaluate on" },
+  "eval-every": { kind: "whole", value: "N", help: "steps between evaluations", standard: "at the end" },
+  "checkpoint-every": { kind: "whole", value: "N", help: "steps between checkpoints in DIR/checkpoint", standard: "100" },
+  resume: { kind: "switch", help: "go on from the last checkpoint in DIR, or begin if there is none" },
+  ...COMMON,
+} as const satisfies Flags;
+
+const SAMPLING = {
+  "max-tokens": { kind: "whole", value: "N", help: "tokens at most", standard: "128" },
+  temperature: { kind: "number", value: "X", help: "0 takes the likeliest token each time", standard: "1" },
+  "top-k": { kind: "whole", value: "K", help: "only the K likeliest tokens; 0 for all", standard: "0" },
+  "top-p": { kind: "number", value: "P", help: "only the likeliest tokens of this probability together", standard: "1" },
+  "repetition-penalty": { kind: "number", value: "X", help: "above 1 avoids what was there already", standard: "1" },
+  seed: { kind: "whole", value: "S", help: "the same seed gives the same text", standard: "random" },
+} as const satisfies Flags;
+
+/** Flags of {@linkcode commands}.generate. */
+export const GENERATE = {
+  ...MODEL,
+  ...ADAPTER,
+  prompt: { kind: "text", value: "P", help: "the text to continue", required: true },
+  ...SAMPLING,
+  stop: { kind: "texts", value: "TEXT", help: "end when it appears; may be given several times" },
+  ...COMMON,
+} as const satisfies Flags;
+
+/** Flags of {@linkcode commands}.chat. */
+export const CHAT = { ...MODEL, ...ADAPTER, ...SAMPLING, ...COMMON } as const satisfies Flags;
+
+/** Flags of {@linkcode commands}.score. */
+export const SCORE = {
+  ...MODEL,
+  model: { ...MODEL.model, required: false },
+  ...ADAPTER,
+  data: { ...DATA, required: true },
+  "seq-len": { kind: "whole", value: "T", help: "tokens of a sequence; longer ones are split", standard: "the model's window" },
+  "loss-on": { kind: "text", choices: ["all", "responses"], help: "which tokens count", standard: "all" },
+  "reward-model": { kind: "text", value: "R", help: "score answers by a reward model instead (not built yet)" },
+  ...COMMON,
+} as const satisfies Flags;
+
+/** Flags of {@linkcode commands}.merge. */
+export const MERGE = {
+  ...MODEL,
+  adapter: { ...ADAPTER.adapter, required: true },
+  out: { kind: "text", value: "DIR", help: "where the merged model goes", required: true },
+  ...COMMON,
+} as const satisfies Flags;
+
+/** Flags of {@linkcode commands}.study. */
+export const STUDY = {
+  ...MODEL,
+  model: { ...MODEL.model, required: false, standard: "nano" },
+  data: { ...DATA, standard: "the dialogues that are part of Whet" },
+  "eval-data": { ...DATA, help: "held-out data", standard: "a tenth of the data, not trained on" },
+  out: { kind: "text", value: "DIR", help: "where the report, the adapter and the pictures go", standard: "whet-study" },
+  steps: { kind: "whole", value: "N", help: "optimizer steps", standard: "200" },
+  rank: TRAIN.rank,
+  alpha: TRAIN.alpha,
+  targets: { ...TRAIN.targets, standard: "all-linear" },
+  "batch-size": { ...TRAIN["batch-size"], standard: "8" },
+  "seq-len": { ...TRAIN["seq-len"], standard: "256, or the model's window" },
+  lr: { ...TRAIN.lr, standard: "2e-3 for nano, else 2e-4" },
+  questions: { kind: "whole", value: "N", help: "held-out questions to answer", standard: "8" },
+  "max-tokens": SAMPLING["max-tokens"],
+  temperature: { ...SAMPLING.temperature, standard: "0" },
+  seed: { ...TRAIN.seed, help: "of everything random" },
+  ...COMMON,
+} as const satisfies Flags;
+
+const SERVE = {
+  ...MODEL,
+  adapters: { kind: "text", value: "DIR", help: "a directory of adapters" },
+  port: { kind: "whole", value: "N", help: "port", standard: "8000" },
+  host: { kind: "text", value: "ADDRESS", help: "address", standard: "127.0.0.1" },
+  ...COMMON,
+} as const satisfies Flags;
+
+/** Flags of {@linkcode commands}.devices. */
+export const DEVICES = COMMON;
+
+const READS = "--allow-read for local files; for a Hub id --allow-net, --allow-env and --allow-write of its cache";
+
+/** The commands by name. */
+export const commands: Readonly<Record<string, Command>> = {
+  train: {
+    summary: "fine-tune a model on a file of texts or dialogues",
+    usage: "--model M --data D --out DIR [flags]",
+    flags: TRAIN,
+    permissions: `--allow-write for DIR; ${READS}`,
+    load: async () => (await import("./train.ts")).runTrain,
+  },
+  generate: {
+    summary: "continue a prompt",
+    usage: "--model M --prompt P [flags]",
+    flags: GENERATE,
+    permissions: `none for nano; ${READS}`,
+    load: async () => (await import("./generate.ts")).runGenerate,
+  },
+  chat: {
+    summary: "talk with a model in the terminal",
+    usage: "--model M [flags]",
+    flags: CHAT,
+    permissions: `none for nano; ${READS}`,
+    load: async () => (await import("./chat.ts")).runChat,
+  },
+  score: {
+    summary: "mean loss and perplexity of a model over a file",
+    usage: "--model M --data D [flags]",
+    flags: SCORE,
+    permissions: READS,
+    load: async () => (await import("./score.ts")).runScore,
+  },
+  merge: {
+    summary: "fold an adapter into its model",
+    usage: "--model M --adapter DIR --out DIR [flags]",
+    flags: MERGE,
+    permissions: `--allow-write for DIR; ${READS}`,
+    load: async () => (await import("./merge.ts")).runMerge,
+  },
+  study: {
+    summary: "the whole experiment: fine-tune, loss curves, answers before and after, one report",
+    usage: "[flags]",
+    flags: STUDY,
+    permissions: `none with no flags (--allow-write for the report's file); ${READS}`,
+    load: async () => (await import("./study.ts")).runStudy,
+  },
+  serve: {
+    summary: "serve a model over HTTP (not built yet)",
+    usage: "--model M [flags]",
+    flags: SERVE,
+    permissions: `--allow-net; ${READS}`,
+    load: async () => (await import("./serve.ts")).runServe,
+  },
+  devices: {
+    summary: "the backends that there are, and which one is picked",
+    usage: "[flags]",
+    flags: DEVICES,
+    permissions: "none",
+    load: async () => (await import("./devices.ts")).runDevices,
+  },
+};

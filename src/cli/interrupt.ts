@@ -1,0 +1,35 @@
+/**
+ * Ctrl-C: the first ends the work where it can be taken up again, the second ends the process.
+ *
+ * @module
+ */
+
+/** The person asked to stop. */
+export class Interrupted extends Error {}
+
+/**
+ * Runs work that stops when the person asks.
+ *
+ * @param work Takes a signal that Ctrl-C, or SIGTERM, aborts.
+ * @param message What to say then.
+ */
+export async function interruptible<Result>(
+  work: (signal: AbortSignal) => Promise<Result>,
+  message: () => string,
+): Promise<Result> {
+  const controller = new AbortController();
+  const names: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
+  const stop = () => {
+    release();
+    controller.abort(new Interrupted(message()));
+  };
+  const release = () => {
+    for (const name of names) Deno.removeSignalListener(name, stop);
+  };
+  for (const name of names) Deno.addSignalListener(name, stop);
+  try {
+    return await work(controller.signal);
+  } finally {
+    if (!controller.signal.aborted) release();
+  }
+}

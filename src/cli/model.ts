@@ -1,0 +1,88 @@
+/**
+ * Opens the model that a command names, with its adapter.
+ *
+ * @module
+ */
+import type { Progress as Loaded } from "../format/source.ts";
+import { GPT2 } from "../gpt2.ts";
+import { Lora } from "../model/lora.ts";
+import { Progress } from "../report/progress.ts";
+import type { COMMON, Flags, MODEL, Values } from "./flags.ts";
+import { note } from "./output.ts";
+
+/** What the flags of every model command give. */
+export type ModelValues = Values<Omit<typeof MODEL, "model"> & typeof COMMON> & { adapter?: string };
+
+/**
+ * Loads a model, showing what arrives.
+ *
+ * @param source The value of `--model`.
+ * @param values The other flags.
+ * @returns The model, with the adapter of `--adapter` attached.
+ */
+export async function openModel(source: string, values: ModelValues): Promise<GPT2> {
+  const { quiet } = values;
+  const backend = values.backend as "auto" | "webgpu" | "wasm" | undefined;
+  const weights = values.weights as "f32" | "f16" | "q8" | "q4" | undefined;
+  const loading = showLoading(quiet);
+  try {
+    const model = await GPT2.load(source, {
+      ...{ backend, weights, onProgress: loading.show },
+      ...(values.strict ? { instructionSet: "strict" } : {}),
+    });
+    try {
+      if (values.adapter) model.attach(await Lora.load(values.adapter, { onProgress: loading.show }));
+    } catch (error) {
+      model[Symbol.dispose]();
+      throw error;
+    }
+    loading.finish();
+    if (!quiet) note(describe(model));
+    return model;
+  } finally {
+    loading.finish();
+  }
+}
+
+function describe(model: GPT2): string {
+  const { n_layer, n_embd, n_head } = model.config;
+  const millions = (model.parameterCount / 1e6).toPrecision(3);
+  return `${model.name}: ${millions} M parameters (${n_layer} layers, ${n_embd} wide, ${n_head} heads), ` +
+    `${model.weights}, on ${model.backend.description}`;
+}
+
+/** Progress of files that take a while; quick ones show nothing. */
+export function showLoading(quiet: boolean): { show: (progress: Loaded) => void; finish: () => void } {
+  const begin = performance.now();
+  let current: { file: string; bar: Progress } | null = null;
+  const finish = () => {
+    current?.bar.finish();
+    current = null;
+  };
+  return {
+    finish,
+    show: ({ file, loaded, total }) => {
+      if (quiet || performance.now() - begin < 500) return;
+      if (current?.file !== file) {
+        finish();
+        current = { file, bar: new Progress({ total, label: file, unit: "bytes" }) };
+      }
+      current.bar.update({ done: loaded });
+    },
+  };
+}
+
+/** `--targets` as the library takes it. */
+export function readTargets(text: string): string[] | "all-linear" {
+  return text === "all-linear" ? text : text.split(",").map((target) => target.trim()).filter((target) => target !== "");
+}
+
+/** Only the entries that were given, so that the library's own defaults hold for the rest. */
+export function given<T extends Record<string, unknown>>(options: T): { [K in keyof T]?: NonNullable<T[K]> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: NonNullable<T[K]>;
+  };
+}
+
+/** What {@linkcode parseFlags} gives for a command's flags. */
+export type CommandValues<F extends Flags> = Values<F>;
