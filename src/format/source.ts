@@ -18,13 +18,13 @@ export {
   TEXT_LIMIT,
 } from "./repository.ts";
 
-const HUB_ID = /^(?:[A-Za-z0-9][\w.-]{0,95}\/)?[A-Za-z0-9_][\w.-]{0,95}$/;
+const HUB_ID = /^(?:[A-Za-z0-9][\w.-]{0,95}\/)?[A-Za-z0-9_][\w.-]{0,95}(?:@[\w./-]{1,250})?$/;
 
 /**
  * Opens the folder that a source names.
  *
  * @param source A directory (a path or a `file:` URL), an `http(s)` URL of a folder, or else a Hub id
- * (`owner/name`, or `name` alone). A directory that exists is taken before a Hub id of the same name.
+ * (`owner/name`, or `name` alone, either with `@revision`). A directory that exists is taken before a Hub id of the same name.
  * @param options Progress, abort signal, a stand-in for `fetch`.
  * @returns The repository.
  * @throws {WhetError} `option`, if there is no such place; `network` or `resource`, if it is out of reach.

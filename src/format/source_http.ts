@@ -208,13 +208,20 @@ class Line {
         this.ranges = true;
         this.at = offset;
       }
-    } else if (!headers.has("content-encoding") && headers.has("content-length")) {
+    } else if (headers.has("content-length")) {
       size = Number(headers.get("content-length"));
       this.ranges = false;
     }
     this.#reader = body.getReader();
     const validator = strong(headers.get("etag")) ?? headers.get("last-modified");
     const first = this.size === null;
+    if ((headers.get("content-encoding") ?? "identity") !== "identity") {
+      this.drop();
+      throw new WhetError(
+        "network",
+        `${this.name}: the server sends it compressed although it was asked not to; download it and give its directory`,
+      );
+    }
     const other = !first && (size !== this.size || differ(validator, this.#validator));
     if (other || (status === 206 && size === null) || (size !== null && !Number.isSafeInteger(size))) {
       this.drop();
