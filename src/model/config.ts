@@ -145,21 +145,21 @@ export function parseConfig(fields: unknown, where: string): GPT2Config {
  * config.json's content for a configuration, as transformers reads it.
  *
  * @param config The configuration.
+ * @param endOfText The tokenizer's token that ends a text.
+ * @param dtype What the weights' elements are.
  * @returns JSON text.
  */
-export function formatConfig(config: GPT2Config): string {
-  const { n_inner, ...rest } = config;
-  return JSON.stringify(
-    {
-      architectures: ["GPT2LMHeadModel"],
-      model_type: "gpt2",
-      activation_function: "gelu_new",
-      ...rest,
-      n_ctx: config.n_positions,
-      n_inner: n_inner === 4 * config.n_embd ? null : n_inner,
-      torch_dtype: "float32",
-    },
-    null,
-    2,
-  ) + "\n";
+export function formatConfig(config: GPT2Config, endOfText: number, dtype: "float32" | "float16"): string {
+  const fields = {
+    architectures: ["GPT2LMHeadModel"],
+    model_type: "gpt2",
+    activation_function: "gelu_new",
+    bos_token_id: endOfText,
+    eos_token_id: endOfText,
+    ...config,
+    n_ctx: config.n_positions,
+    n_inner: config.n_inner === 4 * config.n_embd ? null : config.n_inner,
+    torch_dtype: dtype,
+  };
+  return `${JSON.stringify(fields, null, 2)}\n`;
 }

@@ -242,13 +242,15 @@ export class LanguageModel implements Disposable {
 
   /**
    * Saves the model in Hugging Face's format: config.json, model.safetensors, vocab.json, merges.txt.
+   * The adapter that is attached is not part of it; merge it first, or save it by itself.
    *
    * @param directory Where to; it is made.
+   * @param options `dtype`: F32, or F16 at half the size [F16 if the weights are stored so, else F32].
    * @throws {WhetError} "resource" where the disk is full or permission is missing.
    */
-  async save(directory: string): Promise<void> {
+  async save(directory: string, options: { dtype?: "F32" | "F16" } = {}): Promise<void> {
     this.#alive();
-    await saveModel(directory, this);
+    await saveModel(directory, this, options.dtype ?? (this.weights === "f16" ? "F16" : "F32"));
   }
 
   /**

@@ -5,7 +5,7 @@
  */
 import { WhetError } from "../errors.ts";
 import { readAdapter, writeAdapter } from "../format/peft.ts";
-import { openRepository, type RepositoryOptions } from "../format/source.ts";
+import { openRepository, type SourceOptions } from "../format/source.ts";
 import type { Backend } from "../tensor/backend.ts";
 import type { Linear, LowRank } from "../tensor/ops.ts";
 import { ParameterLayout, type Parameters } from "../tensor/parameters.ts";
@@ -155,7 +155,7 @@ export class Lora implements Disposable {
    * @returns The adapter, not attached.
    * @throws {WhetError} "format" where a file is broken or uses what Whet does not implement, "network" …
    */
-  static async load(source: string, options: RepositoryOptions = {}): Promise<Lora> {
+  static async load(source: string, options: SourceOptions = {}): Promise<Lora> {
     const { config, modules } = await readAdapter(await openRepository(source, options));
     const scaled = new Map([...modules].map(([name, module]) => {
       const alpha = patterned(config.alphaPattern, name) ?? config.alpha;

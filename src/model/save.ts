@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { writeDirectory } from "../format/files.ts";
+import { type Content, writeDirectory } from "../format/files.ts";
 import { safetensorsContent } from "../format/safetensors.ts";
 import { saveTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { formatConfig, type GPT2Config } from "./config.ts";
@@ -17,4 +17,40 @@ export interface Saveable {
   readonly tokenizer: Tokenizer;
   /** One parameter's values, row-major. */
   parameter(name: string): Promise<Float32Array>;
+}
+
+/**
+ * Saves a model: config.json, model.safetensors, vocab.json, merges.txt.
+ *
+ * @param directory Where to; it is made.
+ * @param model The model.
+ * @param dtype What an element is in the file.
+ * @throws {WhetError} "resource" where the disk is full or permission is missing.
+ */
+export async function saveModel(directory: string, model: Saveable, dtype: "F32" | "F16"): Promise<void> {
+  const { config, tokenizer } = model;
+  const files: Record<string, Content> = {
+    "model.safetensors": safetensorsContent(
+      [...parameterShapes(config)].map(([name, shape]) => ({
+        name: `transformer.${name}`,
+        dtype,
+        shape,
+        data: () => model.parameter(name),
+      })),
+    ),
+  };
+  await saveTokenizer(tokenizer, (name, text) => {
+    files[name] = text;
+    return Promise.resolve();
+  });
+  files["config.json"] = formatConfig(config, tokenizer.endOfText, dtype === "F16" ? "float16" : "float32");
+  await writeDirectory(directory, files, {
+    marker: "config.json",
+    obsolete: [
+      "model.safetensors.index.json",
+      "pytorch_model.bin",
+      "tokenizer.json",
+      "tokenizer_config.json",
+    ],
+  });
 }

@@ -7,7 +7,7 @@
 import type { BatchState } from "../data/batches.ts";
 import { WhetError } from "../errors.ts";
 import { ensureDirectory, join } from "../format/files.ts";
-import { Safetensors, type TensorSource, writeSafetensors } from "../format/safetensors.ts";
+import { Safetensors, type TensorToWrite, writeSafetensors } from "../format/safetensors.ts";
 import { openRepository } from "../format/source.ts";
 import type { Parameters } from "../tensor/parameters.ts";
 import type { AdamW } from "./optimizer.ts";
@@ -41,7 +41,7 @@ function kinds(optimizer: AdamW): Record<typeof KINDS[number], Parameters> {
  */
 export async function saveCheckpoint(directory: string, optimizer: AdamW, state: RunState): Promise<void> {
   await ensureDirectory(directory);
-  const tensors: TensorSource[] = [];
+  const tensors: TensorToWrite[] = [];
   for (const [kind, parameters] of Object.entries(kinds(optimizer))) {
     for (const { name, shape } of parameters.layout.specs) {
       tensors.push({ name: `${kind}:${name}`, dtype: "F32", shape, data: () => parameters.read(name) });
