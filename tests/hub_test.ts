@@ -212,6 +212,20 @@ Deno.test("the token goes to the Hub and never to the CDN", async () => {
   assert(!error.message.includes("kä"));
 });
 
+Deno.test("a redirect from https to anything less is not followed", async () => {
+  await using scene = new Scene();
+  for (const location of ["http://hub.test/x", "file:///etc/passwd", "http://"]) {
+    const asked: string[] = [];
+    const fetch = (url: string | URL | Request) => {
+      asked.push(String(url));
+      return Promise.resolve(new Response(null, { status: 302, headers: { location } }));
+    };
+    const error = await scene.failure({ endpoint: "https://hub.test", fetch, token: "hf_secret" });
+    assertMatch(error.message, /hub.test: redirects to what is not https: refused/);
+    assertEquals(asked.length, 1);
+  }
+});
+
 Deno.test("a line that is cut is taken up where it broke", async () => {
   await using scene = new Scene();
   scene.server.fail({ on: "cdn", cutAfter: 20_000, times: 2 });
@@ -491,10 +505,12 @@ Deno.test("what huggingface_hub laid out is found, with and without its listing"
     "model.safetensors": { size: 50_000, blob_id: "x" },
     "config.json": { size: 14, blob_id: "x" },
   };
-  Deno.writeTextFileSync(scene.path(`trees/${COMMIT}.json`), JSON.stringify({ format_version: 1, files }));
+  const tree = JSON.stringify({ format_version: 1, files });
+  Deno.writeTextFileSync(scene.path(`trees/${COMMIT}.json`), tree);
   assertStringIncludes((await scene.failure(off)).message, `file "config.json"`);
   await scene.get();
   assertEquals(scene.server.seen("cdn"), []);
+  assertEquals(Deno.readTextFileSync(scene.path(`trees/${COMMIT}.json`)), tree);
   Deno.writeTextFileSync(scene.path("refs/main"), "../../../etc");
   assertStringIncludes((await scene.failure(off)).message, "is not in the cache");
 });
@@ -575,8 +591,11 @@ Deno.test("a missing permission is named by its flag, and nothing else is needed
   assertEquals(Deno.readFileSync(`${directory}/model.safetensors`), WEIGHTS);
   assert(!Deno.lstatSync(`${directory}/model.safetensors`).isSymlink);
   assertEquals(Deno.statSync(scene.path(`blobs/${sha256(WEIGHTS)}`)).nlink, 2);
-  // The cache alone needs neither network nor the right to write.
+  // The cache alone needs neither network nor the right to write, whichever links it has.
+  const linked = await scene.get({ cacheDir: `${cacheDir}/c` });
+  assert(Deno.build.os === "windows" || Deno.lstatSync(`${linked}/model.safetensors`).isSymlink);
   assertEquals(await child([read], options), directory);
+  assertEquals(await child([`${read}/c`], { ...options, cacheDir: `${cacheDir}/c` }), linked);
 });
 
 Deno.test("the variables mean what they mean in huggingface_hub", async () => {

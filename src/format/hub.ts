@@ -2,8 +2,8 @@
  * Models and datasets from the Hugging Face Hub, through the cache that Python's huggingface_hub uses too.
  *
  * The download is Whet's own: `npm:@huggingface/hub` 2.17 writes the same layout, but its
- * `downloadFileToCacheDir` never resumes, checks neither size nor hash, tries once, has no time-outs, no
- * offline mode and no locks.
+ * `downloadFileToCacheDir` starts over after every cut, takes a body of any length and hash, tries once,
+ * has no time-outs, no offline mode and no locks, and prints to standard output.
  *
  * Permissions: `--allow-net` for the Hub's host and its CDN's, `--allow-read` and `--allow-write` for the
  * cache (reading alone is enough offline), `--allow-env` for the variables in `hub_env.ts` that are to count.
@@ -22,6 +22,7 @@ import type { Progress } from "./repository.ts";
 
 export type { Patience } from "./hub_http.ts";
 export type { Wanted } from "./hub_api.ts";
+export type { Progress } from "./repository.ts";
 
 /** What {@linkcode resolveHub} takes beside the id. */
 export interface HubOptions {

@@ -87,13 +87,16 @@ export class RepoCache {
   async remember(revision: string, commit: string, tree?: Record<string, TreeEntry>): Promise<void> {
     if (Deno.permissions.querySync({ name: "write", path: this.#directory }).state !== "granted") return;
     const keep = async (path: string, text: string) => {
-      if (await readText(path) === text) return;
       await ensureDirectory(path.slice(0, path.lastIndexOf("/")));
       await writeAtomically(path, text);
     };
     try {
-      if (tree) await keep(join(this.#directory, `trees/${commit}.json`), treeToJson(tree));
-      if (revision !== commit) await keep(join(this.#directory, `refs/${revision}`), commit);
+      const trees = join(this.#directory, `trees/${commit}.json`);
+      // A commit's listing never changes; huggingface_hub's own may say more than ours.
+      if (tree && !await statOf(trees)) await keep(trees, treeToJson(tree));
+      if (await this.readRef(revision) !== commit) {
+        await keep(join(this.#directory, `refs/${revision}`), commit);
+      }
     } catch (error) {
       if (!(error instanceof WhetError)) throw error;
     }
@@ -117,7 +120,7 @@ export class RepoCache {
     );
     const ways = [
       ...(free ? [() => Deno.symlink(target, place, { type: "file" })] : []),
-      () => Deno.link(blob, place),
+      async () => await Deno.link(await Deno.realPath(blob), place), // huggingface_hub may have blobs that are links.
       () => this.#copy(blob, place),
     ];
     for (const [i, way] of ways.entries()) {
