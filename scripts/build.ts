@@ -1,0 +1,121 @@
+/**
+ * `deno task build`: compiles `wasm/` (AssemblyScript) and embeds the modules, and `kernels/` (WGSL), as
+ * constants in TypeScript, so that the library needs no file of its own when it runs. With `--check`
+ * nothing is written: exit status 1 names each embedded file that is out of step with its sources.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer";
+import asc from "npm:assemblyscript@0.28.20/asc";
+
+const root = new URL("../", import.meta.url);
+
+/** The builds of `wasm/`: one for every engine with SIMD, one for those with relaxed SIMD too. */
+const VARIANTS = {
+  strict: [],
+  relaxed: ["--enable", "relaxed-simd"],
+};
+
+/** Compiles `wasm/index.ts`; returns the module and the TypeScript declarations of its exports. */
+async function compile(flags: string[]): Promise<{ module: Uint8Array; declarations: string }> {
+  const written = new Map<string, string | Uint8Array>();
+  const options = ["-O3", "--noAssert", "--runtime", "stub", "--importMemory", "--maximumMemory", "65536"];
+  const { error, stderr } = await asc.main([
+    "index.ts",
+    ...["--outFile", "kernels.wasm", "--bindings", "raw"],
+    // 112: functions that pass vectors are exported between the sources only.
+    ...["--enable", "simd", "--disableWarning", "112"],
+    ...options,
+    ...flags,
+  ], {
+    readFile(name: string) {
+      try {
+        return Deno.readTextFileSync(new URL(`wasm/${name}`, root));
+      } catch {
+        return null; // asc tries several names for one import
+      }
+    },
+    writeFile: (name: string, contents: string | Uint8Array) => void written.set(name, contents),
+    listFiles: () => [],
+  });
+  const notes = stderr.toString().trim();
+  if (notes) console.error(notes);
+  if (error) throw error;
+  return {
+    module: written.get("kernels.wasm") as Uint8Array,
+    declarations: written.get("kernels.d.ts") as string,
+  };
+}
+
+/** `export function f(a: number): void;` lines as the members of an interface. */
+function members(declarations: string): string[] {
+  return [...declarations.matchAll(/^ *export function (\w+\(.*\): \w+;)$/gm)].map((match) => match[1])
+    .sort();
+}
+
+async function wasmConstants(): Promise<string> {
+  const lines = [
+    "// Written by `deno task build` out of wasm/; do not edit.",
+    "// deno-lint-ignore-file",
+    "/** The WebAssembly modules, compiled out of `wasm/`. @module */",
+  ];
+  let signatures: string[] = [];
+  for (const [name, flags] of Object.entries(VARIANTS)) {
+    const { module, declarations } = await compile(flags);
+    signatures = members(declarations);
+    lines.push("", `/** The ${name} module, in base64. */`);
+    lines.push(`export const ${name.toUpperCase()}: string =`);
+    lines.push(`  "${Buffer.from(module).toString("base64")}";`);
+  }
+  lines.push("", "/** What both modules export; pointers and sizes are unsigned 32-bit numbers. */");
+  lines.push("export interface Kernels {", ...signatures.map((line) => `  ${line}`), "}", "");
+  return lines.join("\n");
+}
+
+function wgslConstants(): string {
+  const names = [...Deno.readDirSync(new URL("kernels/", root))]
+    .map((entry) => entry.name).filter((name) => name.endsWith(".wgsl")).sort();
+  const lines = [
+    "// Written by `deno task build` out of kernels/; do not edit.",
+    "// deno-lint-ignore-file",
+    "/** The WGSL sources of `kernels/`, by file name. @module */",
+    "",
+    "/** The WGSL sources. */",
+    "export const WGSL = {",
+  ];
+  for (const name of names) {
+    const source = Deno.readTextFileSync(new URL(`kernels/${name}`, root));
+    lines.push(`  ${JSON.stringify(name.slice(0, -".wgsl".length))}: ${JSON.stringify(source)},`);
+  }
+  lines.push("} as const;", "");
+  return lines.join("\n");
+}
+
+function current(path: string): string | undefined {
+  try {
+    return Deno.readTextFileSync(new URL(path, root));
+  } catch {
+    return undefined;
+  }
+}
+
+if (import.meta.main) {
+  const check = Deno.args.includes("--check");
+  const outputs = {
+    "src/backend/wasm/kernels.gen.ts": await wasmConstants(),
+    "src/backend/webgpu/kernels.gen.ts": wgslConstants(),
+  };
+  let stale = 0;
+  for (const [path, text] of Object.entries(outputs)) {
+    if (current(path) === text) continue;
+    stale++;
+    if (check) {
+      console.error(`${path} is out of step with its sources: run \`deno task build\` and commit it`);
+    } else {
+      Deno.mkdirSync(new URL("./", new URL(path, root)), { recursive: true });
+      Deno.writeTextFileSync(new URL(path, root), text);
+      console.error(`${path}: ${text.length} characters`);
+    }
+  }
+  if (check && stale > 0) Deno.exit(1);
+}

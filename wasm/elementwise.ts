@@ -1,0 +1,85 @@
+/**
+ * What maps element to element: activation, sums, copies, dropout. Each works on elements
+ * begin … end − 1, and an element's bits do not depend on where such a range is cut.
+ */
+import { loadUpTo, storeUpTo } from "./simd";
+import { gelu as geluOf, geluSlope } from "./math";
+
+/** out = GELU(x) */
+export function gelu(x: usize, out: usize, begin: usize, end: usize): void {
+  for (let i = begin; i < end; i += 4) {
+    const at = i * 4;
+    storeUpTo(out + at, geluOf(loadUpTo(x + at, end - i)), end - i);
+  }
+}
+
+/** dX = dOut · GELU′(x), or that added to it. */
+export function geluBackward(
+  x: usize,
+  dOut: usize,
+  dX: usize,
+  accumulate: bool,
+  begin: usize,
+  end: usize,
+): void {
+  for (let i = begin; i < end; i += 4) {
+    const at = i * 4;
+    const count = end - i;
+    let v = f32x4.mul(loadUpTo(dOut + at, count), geluSlope(loadUpTo(x + at, count)));
+    if (accumulate) v = f32x4.add(v, loadUpTo(dX + at, count));
+    storeUpTo(dX + at, v, count);
+  }
+}
+
+/** out = a + b */
+export function add(a: usize, b: usize, out: usize, begin: usize, end: usize): void {
+  for (let i = begin; i < end; i += 4) {
+    const at = i * 4;
+    storeUpTo(out + at, f32x4.add(loadUpTo(a + at, end - i), loadUpTo(b + at, end - i)), end - i);
+  }
+}
+
+/** out = value */
+export function fill(out: usize, value: f32, begin: usize, end: usize): void {
+  const v = f32x4.splat(value);
+  for (let i = begin; i < end; i += 4) storeUpTo(out + i * 4, v, end - i);
+}
+
+/** MurmurHash3's finaliser; `src/tensor/random.ts` says the same of one number. */
+// @ts-ignore: decorator
+@inline
+function mix(x: v128): v128 {
+  x = i32x4.mul(v128.xor(x, i32x4.shr_u(x, 16)), i32x4.splat(0x85ebca6b));
+  x = i32x4.mul(v128.xor(x, i32x4.shr_u(x, 13)), i32x4.splat(0xc2b2ae35));
+  return v128.xor(x, i32x4.shr_u(x, 16));
+}
+
+/**
+ * out = x · scale where an element's 24 random bits reach `threshold`, else 0; or that added to it.
+ *
+ * @param threshold ⌈probability · 2²⁴⌉, which decides exactly as `uniform(i) >= probability` does.
+ */
+export function dropout(
+  x: usize,
+  out: usize,
+  threshold: u32,
+  scale: f32,
+  key0: u32,
+  key1: u32,
+  accumulate: bool,
+  begin: usize,
+  end: usize,
+): void {
+  const factor = f32x4.splat(scale);
+  const least = i32x4.splat(threshold);
+  for (let i = begin; i < end; i += 4) {
+    const at = i * 4;
+    const count = end - i;
+    const place = i32x4.add(i32x4.splat(<u32> i + 0x9e3779b9), i32x4(0, 1, 2, 3));
+    const bits = mix(v128.xor(mix(v128.xor(mix(place), i32x4.splat(key0))), i32x4.splat(key1)));
+    const kept = i32x4.ge_s(i32x4.shr_u(bits, 8), least);
+    let v = v128.and(f32x4.mul(loadUpTo(x + at, count), factor), kept);
+    if (accumulate) v = f32x4.add(v, loadUpTo(out + at, count));
+    storeUpTo(out + at, v, count);
+  }
+}

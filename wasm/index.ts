@@ -1,0 +1,11 @@
+/** Everything that the backend calls. */
+export { adamw, clipFactor } from "./optimizer";
+export { add, dropout, fill, gelu, geluBackward } from "./elementwise";
+export { addToRows, embedding, gather } from "./embedding";
+export { attention, attentionScratch, storeKeysValues } from "./attention";
+export { attentionBackward, attentionBackwardScratch } from "./attention_backward";
+export { crossEntropy } from "./loss";
+export { layerNorm, layerNormBackward, layerNormWeightGradient } from "./norm";
+export { matmul, matmulScratch } from "./matmul";
+export { packRows, panelBytes, unpackRows } from "./weights";
+export { squareParts, sumParts, sumRows } from "./reduce";

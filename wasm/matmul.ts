@@ -1,0 +1,324 @@
+/**
+ * out (M, N) = activation(alpha · op(a) (M, K) · op(b) (K, N) + bias) + residual, after Goto and
+ * van de Geijn (Anatomy of High-Performance Matrix Multiplication, 2008): a block of `a` is packed in
+ * tiles of 6 rows and stays in the second-level cache, slices of 256 rows of a 16-column panel of `b`
+ * stay in the first, sums gather in a strip of the block's height and are finished from there.
+ *
+ * Frozen f32 weights already lie in such panels and are read where they are; other forms of `b` are
+ * brought into them slice by slice. Work splits by rows and by panels, without changing a bit.
+ */
+import { fma, highHalves, interleaveHigh, interleaveLow, loadUpTo, lowHalves, storeUpTo, transpose4x4, zero } from "./simd";
+import { gelu } from "./math";
+import { packTile, row, ROWS, tile } from "./tile";
+import { copyBlock, F32, PANEL, panelBytes, unpackPanel } from "./weights";
+
+/** The `b` of a plain tensor, where packed ones have a storage format. */
+const PLAIN: u32 = 4;
+
+/** Rows of `b` in a slice. */
+// @ts-ignore: decorator
+@inline
+const SLICE: usize = 256;
+/** Floats of a packed block of `a`: half a megabyte. */
+// @ts-ignore: decorator
+@inline
+const BLOCK: usize = 131072;
+
+/** How much of K is packed at once. */
+function blockDepth(K: usize): usize {
+  return K <= 2048 ? K : 1024;
+}
+
+/** How many rows of `a` are packed at once. */
+function blockRows(M: usize, depth: usize): usize {
+  const rows = min<usize>(384, max<usize>(48, (BLOCK / depth / ROWS) * ROWS));
+  return min(rows, ((M + ROWS - 1) / ROWS) * ROWS);
+}
+
+/** Bytes of scratch that a call of {@linkcode matmul} with these sizes needs. */
+export function matmulScratch(M: usize, N: usize, K: usize): usize {
+  const depth = blockDepth(K);
+  const rows = blockRows(M, depth);
+  const panels = M == 1 || K > depth ? (N + PANEL - 1) / PANEL : 1;
+  return SLICE * 64 + 1024 + rows * depth * 4 + panels * rows * 64 + 64;
+}
+
+/** Adds to what out holds. */
+const ACCUMULATE: u32 = 1;
+/** Applies GELU. */
+const GELU: u32 = 2;
+
+/**
+ * @param kind `b`'s storage format, or PLAIN.
+ * @param bias 0 for none.
+ * @param residual 0 for none.
+ * @param scratch As many bytes as {@linkcode matmulScratch} says, for this call alone.
+ * @param rowBegin First row of out to compute; a multiple of 6.
+ * @param panelBegin First 16 columns of out to compute.
+ */
+export function matmul(
+  a: usize,
+  transposeA: bool,
+  b: usize,
+  kind: u32,
+  transposeB: bool,
+  out: usize,
+  M: usize,
+  N: usize,
+  K: usize,
+  alpha: f32,
+  flags: u32,
+  bias: usize,
+  residual: usize,
+  scratch: usize,
+  rowBegin: usize,
+  rowEnd: usize,
+  panelBegin: usize,
+  panelEnd: usize,
+): void {
+  const slice = scratch;
+  const square = slice + SLICE * 64;
+  const depth = blockDepth(K);
+  const height = blockRows(M, depth);
+  const block = square + 1024;
+  const strips = block + height * depth * 4;
+
+  if (M == 1 && transposeB && kind != PLAIN) {
+    rowByTransposed(a, b, kind, N, K, slice, strips, panelBegin, panelEnd);
+    for (let panel = panelBegin; panel < panelEnd; panel++) {
+      finish(strips + (panel - panelBegin) * 64, 0, 1, panel, N, out, alpha, flags, bias, residual);
+    }
+    return;
+  }
+
+  const inPlace = kind == F32 && !transposeB;
+  const panelBytesB: usize = kind == PLAIN ? 0 : panelBytes(kind, transposeB ? N : K);
+  const stripBytes = K > depth ? height * 64 : 0;
+  const sliceDepth = M == 1 && inPlace ? depth : SLICE;
+  for (let i = rowBegin; i < rowEnd; i += height) {
+    const rows = min(height, rowEnd - i);
+    for (let k0: usize = 0; k0 < K; k0 += depth) {
+      const k1 = min(K, k0 + depth);
+      if (M > 1) packBlock(a, transposeA, M, K, i, rows, k0, k1, block);
+      for (let panel = panelBegin; panel < panelEnd; panel++) {
+        const strip = strips + (panel - panelBegin) * stripBytes;
+        const wide = N - panel * PANEL > 8;
+        for (let k = k0; k < k1; k += sliceDepth) {
+          const count = min(sliceDepth, k1 - k);
+          let p = slice;
+          if (inPlace) p = b + panel * panelBytesB + k * 64;
+          else if (kind == PLAIN) slicePlain(b, transposeB, N, K, panel, k, count, slice);
+          else if (transposeB) sliceTransposed(b, kind, panelBytesB, N, panel, k, count, slice, square);
+          else unpackPanel(kind, b + panel * panelBytesB, k, k + count, slice);
+          if (M == 1) {
+            row(a + k * 4, p, count, strip, k == 0);
+            continue;
+          }
+          const left = block + (k - k0) * (ROWS * 4);
+          for (let r: usize = 0; r < rows; r += ROWS) {
+            const tileA = left + r * (k1 - k0) * 4;
+            tile(tileA, ROWS * 4, p, 64, count, strip + r * 64, 64, k == 0);
+            if (wide) tile(tileA, ROWS * 4, p + 32, 64, count, strip + r * 64 + 32, 64, k == 0);
+          }
+        }
+        if (k1 == K) finish(strip, i, rows, panel, N, out, alpha, flags, bias, residual);
+      }
+    }
+  }
+}
+
+/** Packs op(a)'s rows i … i + rows − 1, columns k0 … k1 − 1, as `[rows/6][k1 − k0][6]`, filled with zeros. */
+function packBlock(
+  a: usize,
+  transposed: bool,
+  M: usize,
+  K: usize,
+  i: usize,
+  rows: usize,
+  k0: usize,
+  k1: usize,
+  to: usize,
+): void {
+  const count = k1 - k0;
+  for (const end = i + rows; i < end; i += ROWS, to += count * (ROWS * 4)) {
+    const height = min(ROWS, end - i);
+    if (transposed) {
+      packColumns(a + (k0 * M + i) * 4, M * 4, height, count, to);
+    } else {
+      packTile(a + (i * K + k0) * 4, K * 4, height, count, to);
+    }
+  }
+}
+
+/** `[count][6]` out of count rows of six neighbouring floats. */
+function packColumns(from: usize, step: usize, height: usize, count: usize, to: usize): void {
+  if (height == ROWS) {
+    for (let k: usize = 0; k < count; k++, from += step, to += 24) {
+      v128.store(to, v128.load(from));
+      store<u64>(to, load<u64>(from, 16), 16);
+    }
+    return;
+  }
+  for (let k: usize = 0; k < count; k++, from += step, to += 24) {
+    for (let r: usize = 0; r < ROWS; r++) {
+      store<f32>(to + r * 4, r < height ? load<f32>(from + r * 4) : 0);
+    }
+  }
+}
+
+/** Brings rows k … k + count − 1 of a panel of a plain op(b) into a slice. */
+function slicePlain(
+  b: usize,
+  transposed: bool,
+  N: usize,
+  K: usize,
+  panel: usize,
+  k: usize,
+  count: usize,
+  slice: usize,
+): void {
+  const column = panel * PANEL;
+  const width = min(PANEL, N - column);
+  if (!transposed) {
+    copyBlock(b + (k * N + column) * 4, N, width, count, slice);
+    return;
+  }
+  const step = K * 4;
+  let from = b + (column * K + k) * 4;
+  for (let j: usize = 0; j < PANEL; j += 4, from += 4 * step, slice += 16) {
+    let i: usize = 0;
+    if (j + 4 <= width) {
+      for (; i + 4 <= count; i += 4) transpose4x4(from + i * 4, step, slice + i * 64, 64);
+    }
+    for (; i < count; i++) {
+      for (let c: usize = 0; c < 4; c++) {
+        store<f32>(slice + i * 64 + c * 4, j + c < width ? load<f32>(from + c * step + i * 4) : 0);
+      }
+    }
+  }
+}
+
+/** Brings rows k … k + count − 1 of a panel of bᵀ into a slice; b has N rows, and k is a multiple of 16. */
+function sliceTransposed(
+  b: usize,
+  format: u32,
+  panelBytesB: usize,
+  N: usize,
+  panel: usize,
+  k: usize,
+  count: usize,
+  slice: usize,
+  square: usize,
+): void {
+  const n = panel * PANEL;
+  const rows = min(PANEL, N - n);
+  if (rows < PANEL) memory.fill(square, 0, 1024);
+  for (let i: usize = 0; i < count; i += PANEL, slice += 1024) {
+    const source = b + ((k + i) / PANEL) * panelBytesB;
+    let from = square;
+    if (format == F32 && rows == PANEL) from = source + n * 64;
+    else unpackPanel(format, source, n, n + rows, square);
+    for (let r: usize = 0; r < PANEL; r += 4) {
+      for (let c: usize = 0; c < PANEL; c += 4) {
+        transpose4x4(from + r * 64 + c * 4, 64, slice + c * 64 + r * 4, 64);
+      }
+    }
+  }
+}
+
+/**
+ * strips (N) = a (K) · bᵀ for a frozen b (N, K), reading each of its panels as one stream: eight rows are
+ * transposed in registers, 16 columns deep, onto sums that wait in memory.
+ */
+function rowByTransposed(
+  a: usize,
+  b: usize,
+  format: u32,
+  N: usize,
+  K: usize,
+  slice: usize,
+  strips: usize,
+  panelBegin: usize,
+  panelEnd: usize,
+): void {
+  const begin = panelBegin * PANEL;
+  const end = min(N, panelEnd * PANEL);
+  const bytes = panelBytes(format, N);
+  memory.fill(strips, 0, (panelEnd - panelBegin) * 64);
+  for (let k: usize = 0; k < K; k += PANEL, b += bytes) {
+    const depth = min(PANEL, K - k);
+    for (let n = begin; n < end; n += SLICE) {
+      const rows = min(SLICE, end - n);
+      let from = slice;
+      if (format == F32) from = b + n * 64;
+      else unpackPanel(format, b, n, n + rows, slice);
+      eightRows(a + k * 4, depth, from, rows, strips + (n - begin) * 4);
+    }
+  }
+}
+
+/** out[r] += Σ over k < depth of a[k] · b[r][k], for r < rows of `[·][16]` floats. */
+function eightRows(a: usize, depth: usize, b: usize, rows: usize, out: usize): void {
+  let r: usize = 0;
+  if (depth == PANEL) {
+    for (; r + 8 <= rows; r += 8, b += 512, out += 32) {
+      let c0 = v128.load(out), c1 = v128.load(out, 16);
+      for (let k: usize = 0; k < 64; k += 16) {
+        const p = b + k;
+        const u0 = v128.load(p), u1 = v128.load(p, 64), u2 = v128.load(p, 128), u3 = v128.load(p, 192);
+        const v0 = v128.load(p, 256), v1 = v128.load(p, 320), v2 = v128.load(p, 384), v3 = v128.load(p, 448);
+        const ul01 = interleaveLow(u0, u1), ul23 = interleaveLow(u2, u3);
+        const vl01 = interleaveLow(v0, v1), vl23 = interleaveLow(v2, v3);
+        let s = v128.load32_splat(a + k);
+        c0 = fma(s, lowHalves(ul01, ul23), c0), c1 = fma(s, lowHalves(vl01, vl23), c1);
+        s = v128.load32_splat(a + k, 4);
+        c0 = fma(s, highHalves(ul01, ul23), c0), c1 = fma(s, highHalves(vl01, vl23), c1);
+        const uh01 = interleaveHigh(u0, u1), uh23 = interleaveHigh(u2, u3);
+        const vh01 = interleaveHigh(v0, v1), vh23 = interleaveHigh(v2, v3);
+        s = v128.load32_splat(a + k, 8);
+        c0 = fma(s, lowHalves(uh01, uh23), c0), c1 = fma(s, lowHalves(vh01, vh23), c1);
+        s = v128.load32_splat(a + k, 12);
+        c0 = fma(s, highHalves(uh01, uh23), c0), c1 = fma(s, highHalves(vh01, vh23), c1);
+      }
+      v128.store(out, c0), v128.store(out, c1, 16);
+    }
+  }
+  for (; r < rows; r++, b += 64, out += 4) {
+    let c = v128.load32_zero(out);
+    for (let k: usize = 0; k < depth; k++) {
+      c = fma(v128.load32_splat(a + k * 4), v128.load32_splat(b + k * 4), c);
+    }
+    v128.store32_lane(out, c, 0);
+  }
+}
+
+/** The epilogue: out's rows i … i + rows − 1 in one panel from their sums. */
+function finish(
+  strip: usize,
+  i: usize,
+  rows: usize,
+  panel: usize,
+  N: usize,
+  out: usize,
+  alpha: f32,
+  flags: u32,
+  bias: usize,
+  residual: usize,
+): void {
+  const column = panel * PANEL;
+  const width = min(PANEL, N - column);
+  const factor = f32x4.splat(alpha);
+  for (let r: usize = 0; r < rows; r++, strip += 64) {
+    const at = ((i + r) * N + column) * 4;
+    for (let j: usize = 0; j < width; j += 4) {
+      const count = width - j;
+      const p = at + j * 4;
+      let v = f32x4.mul(v128.load(strip + j * 4), factor);
+      if (bias) v = f32x4.add(v, loadUpTo(bias + (column + j) * 4, count));
+      if (flags & GELU) v = gelu(v);
+      if (residual) v = f32x4.add(v, loadUpTo(residual + p, count));
+      if (flags & ACCUMULATE) v = f32x4.add(v, loadUpTo(out + p, count));
+      storeUpTo(out + p, v, count);
+    }
+  }
+}
