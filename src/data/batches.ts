@@ -88,6 +88,8 @@ export class BatchStream implements AsyncIterable<Batch> {
   #plan: Plan;
 
   /**
+   * Begins before the first batch.
+   *
    * @param source The examples. Arrays and Dialogues are checked here, others when they are pulled.
    * @param tokenizer The model's tokenizer.
    * @param options How batches are filled.

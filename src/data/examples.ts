@@ -27,6 +27,8 @@ export class EncodedExamples {
   #length: number | undefined;
 
   /**
+   * Takes a source; nothing is encoded yet.
+   *
    * @param source The examples.
    * @param tokenizer The model's tokenizer.
    * @param lossOn What counts.

@@ -6,6 +6,7 @@
 
 import { WhetError } from "../errors.ts";
 import { explainFileError } from "../format/files.ts";
+import type { HubOptions } from "../format/hub.ts";
 import type { SourceOptions } from "../format/repository.ts";
 
 /** A file to be read once, from its beginning. */
@@ -16,7 +17,18 @@ export interface DataFile {
   bytes: AsyncIterable<Uint8Array>;
 }
 
+/** What {@linkcode openData} takes beside the source. */
+export type DataOptions = HubOptions & {
+  /** Which part of a Hub data set whose files are not named; `"train"` by default. */
+  split?: string;
+};
+
 const PIECE = 2 ** 18;
+const DATA_NAME = /\.(jsonl|json|ndjson|txt)(\.gz)?$/i;
+/** `owner/name`, `@revision`, `/path/within/it`. */
+const HUB_PATH = /^([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)(?:@([\w.-]+))?(?:\/(.+))?$/;
+const HUB_PAGE =
+  /^https:\/\/(?:huggingface\.co|hf\.co)\/datasets\/([\w.-]+\/[\w.-]+)(?:\/(?:tree|blob|resolve|raw)\/([^/?#]+))?(?:\/([^?#]+))?\/?$/;
 
 /**
  * Finds the files that a source names.
@@ -28,10 +40,12 @@ const PIECE = 2 ** 18;
  */
 export async function openData(
   source: string | URL,
-  options: SourceOptions & { split?: string },
+  options: DataOptions,
 ): Promise<DataFile[]> {
   options.signal?.throwIfAborted();
   const text = String(source);
+  const page = HUB_PAGE.exec(text);
+  if (page) return await openHub(page[1], page[2], page[3], options);
   // Two letters at least: `C:` is a drive.
   const url = /^[a-z][a-z0-9+.-]+:/i.test(text) && URL.canParse(text) ? new URL(text) : null;
   if (url && /^https?:$/.test(url.protocol)) return [openAddress(url, options)];
@@ -40,12 +54,77 @@ export async function openData(
   }
   const local = await openLocal(url ?? text, options);
   if (local) return [local];
-  throw new WhetError("option", `${text}: there is no such file; check the path`);
+  const [, id, revision, path] = HUB_PATH.exec(text) ?? [];
+  if (url || !id || (!path && DATA_NAME.test(id))) {
+    throw new WhetError("option", `${text || "data"}: there is no such file; check the path`);
+  }
+  try {
+    return await openHub(id, revision, path, options);
+  } catch (error) {
+    if (!(error instanceof WhetError)) throw error;
+    throw new WhetError(
+      error.code,
+      `${text}: there is no such file here, and as a Hub data set: ${error.message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+/** Files of a Hub data set, by way of the Hub's cache: the one at `path`, or a split's below it. */
+async function openHub(
+  id: string,
+  revision: string | undefined,
+  path = "",
+  options: DataOptions,
+): Promise<DataFile[]> {
+  const { resolveHub } = await import("../format/hub.ts");
+  const folder = path.replace(/\/*$/, path === "" ? "" : "/"), { split = "train", ...rest } = options;
+  const inSplit = (name: string) => {
+    const file = name.slice(name.lastIndexOf("/") + 1);
+    return name.startsWith(folder) && DATA_NAME.test(file) && new RegExp(`^${escape(split)}[.-]`).test(file);
+  };
+  const files = DATA_NAME.test(path) ? [path] : inSplit;
+  let directory: string;
+  try {
+    directory = await resolveHub(id, { ...rest, files, revision, repoType: "dataset" });
+  } catch (error) {
+    if (!(error instanceof WhetError && error.code === "format")) throw error;
+    throw new WhetError(
+      "format",
+      `${error.message}: no ${folder}${split}.jsonl or the like; give a file's path behind the id, as in ` +
+        "Anthropic/hh-rlhf/helpful-base/train.jsonl.gz",
+      { cause: error },
+    );
+  }
+  const names = Array.isArray(files) ? files : (await listing(directory)).filter(files).sort();
+  return await Promise.all(names.map(async (name) => {
+    const file = await openLocal(`${directory}/${name}`, options, `${id}/${name}`);
+    if (!file) throw new WhetError("resource", `${id}/${name}: its file in the Hub cache is gone; try again`);
+    return file;
+  }));
+}
+
+/** All files below a directory, by their paths from it. */
+async function listing(directory: string, below = ""): Promise<string[]> {
+  const names: string[] = [];
+  for await (const { name, isDirectory } of Deno.readDir(`${directory}/${below}`)) {
+    names.push(...isDirectory ? await listing(directory, `${below}${name}/`) : [below + name]);
+  }
+  return names;
+}
+
+function escape(text: string): string {
+  return text.replace(/[^\w]/g, "\\$&");
 }
 
 /** A file of this machine, a pipe too; null if there is nothing of that name. */
-async function openLocal(path: string | URL, options: SourceOptions): Promise<DataFile | null> {
-  const name = path instanceof URL ? decodeURIComponent(path.pathname) : path;
+async function openLocal(
+  path: string | URL,
+  options: SourceOptions,
+  name = String(path),
+): Promise<DataFile | null> {
   let total: number;
   try {
     const info = await Deno.stat(path);

@@ -86,6 +86,8 @@ export class Plan {
   #order: { epoch: number; examples: Uint32Array } | null = null;
 
   /**
+   * Begins before the first batch.
+   *
    * @param examples The examples.
    * @param options How batches are filled; taken as checked.
    */
