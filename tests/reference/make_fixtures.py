@@ -12,7 +12,7 @@ wide; every weight, bias and adapter matrix is random, so that no term hides beh
 
 Layout, one folder per case:
 
-    model/                  a Hugging Face GPT-2 directory
+    model/                  a Hugging Face GPT-2 directory, with a vocabulary of the bytes and little more
     lora/NAME/              an adapter as PEFT's save_pretrained writes it
     case.json
       sequences             token ids; each is run alone, never padded
@@ -23,7 +23,9 @@ Layout, one folder per case:
       loras.NAME            {rank, alpha, targets, rsLora, loss}: its options, its loss on batch
       training              [{lora: NAME or null for all weights, steps, learningRate, warmupSteps, betas,
                             epsilon, weightDecay, maxGradNorm, batches, learningRates, losses, gradNorms}]:
-                            AdamW from the stored start, one batch a step; learningRates are those of the
+                            AdamW from the stored start, one batch a step, every token but a sequence's
+                            first a target, the second five steps' batches those of the first five (so that
+                            it is two epochs without shuffling); learningRates are those of the
                             steps (linear, as transformers' get_linear_schedule_with_warmup has it: the
                             first step's is 0), losses are before the step, gradNorms before clipping
       float32Difference     {logits, losses, trained}: by how much torch's own float32 results differ at most
@@ -54,9 +56,9 @@ PARITY = pathlib.Path(__file__).parents[1] / "fixtures" / "parity"
 CASES = {
     # As openai-community/gpt2 looks: names without a prefix, the causal masks among the tensors.
     "d16": dict(
-        config=dict(n_layer=2, n_head=2, n_embd=32, vocab_size=211, n_positions=48),
+        config=dict(n_layer=2, n_head=2, n_embd=32, vocab_size=263, n_positions=40),
         store="openai",
-        lengths=[1, 5, 12, 24],
+        lengths=[1, 5, 12, 17],
         loras={
             "attn": dict(r=4, lora_alpha=8, target_modules=["c_attn"]),
             "all-rs": dict(r=3, lora_alpha=2, target_modules=["c_attn", "c_proj", "c_fc"], use_rslora=True),
@@ -67,18 +69,18 @@ CASES = {
     ),
     "d20": dict(
         config=dict(
-            n_layer=3, n_head=2, n_embd=40, vocab_size=37, n_positions=40, n_inner=24,
+            n_layer=3, n_head=2, n_embd=40, vocab_size=257, n_positions=40, n_inner=24,
             layer_norm_epsilon=1e-6, scale_attn_by_inverse_layer_idx=True,
         ),
         store="sharded",
-        lengths=[40, 1, 3],
+        lengths=[24, 1, 3],
         loras={"some": dict(r=5, lora_alpha=3, target_modules=["attn.c_proj", "mlp.c_fc"])},
         full=True,
         train=["some"],
         generate=[None],
     ),
     "d64": dict(
-        config=dict(n_layer=2, n_head=1, n_embd=64, vocab_size=31, n_positions=40, n_inner=16),
+        config=dict(n_layer=2, n_head=1, n_embd=64, vocab_size=259, n_positions=40, n_inner=16),
         store="f16",
         lengths=[9, 17],
         loras={"one": dict(r=1, lora_alpha=3, target_modules=["c_attn"])},
@@ -87,9 +89,9 @@ CASES = {
         generate=[None],
     ),
     "d80": dict(
-        config=dict(n_layer=2, n_head=1, n_embd=80, vocab_size=29, n_positions=40, n_inner=16),
+        config=dict(n_layer=2, n_head=1, n_embd=80, vocab_size=261, n_positions=40, n_inner=16),
         store="bf16",
-        lengths=[2, 33],
+        lengths=[2, 15],
         loras={"all": dict(r=2, lora_alpha=1, target_modules=["c_attn", "c_proj", "c_fc"])},
         full=False,
         train=["all"],
@@ -135,10 +137,22 @@ def write_model(model, directory, store):
             vocab_size""".split()
         published = {field: known[field] for field in fields} | {"n_ctx": P}
         (directory / "config.json").write_text(json.dumps(published, indent=2) + "\n")
-    if store == "bf16":  # some tools write the tied head a second time
+    if store == "f16":  # some tools write the tied head a second time
         tensors = load_file(file)
         tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
         save_file(tensors, file, metadata={"format": "pt"})
+
+
+def write_tokenizer(directory, V):
+    """A vocabulary as small as byte-level BPE can be: 256 bytes, a few merges, <|endoftext|>."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in plain]
+    letters = [chr(byte) for byte in plain] + [chr(256 + i) for i in range(len(rest))]
+    merges = ["\u0120 t", "h e", "\u0120t he", "i n", "\u0120 a", "r e"][: V - 257]
+    tokens = letters + [merge.replace(" ", "") for merge in merges] + ["<|endoftext|>"]
+    vocab = json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False)
+    (directory / "vocab.json").write_text(vocab + "\n")
+    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
 
 
 def load(directory, dtype=torch.float64):
@@ -226,6 +240,7 @@ def make_case(name, config, store, lengths, loras, full, train, generate):
     model = GPT2LMHeadModel(GPT2Config(bos_token_id=V - 1, eos_token_id=V - 1, **config))
     randomise(model, rng)
     write_model(model, folder / "model", store)
+    write_tokenizer(folder / "model", V)
 
     model = load(folder / "model")
     expected = {}
@@ -296,7 +311,7 @@ def make_case(name, config, store, lengths, loras, full, train, generate):
             case["generation"].append(dict(lora=lora, prompt=prompt, tokens=tokens))
 
     for lora in train:
-        batches = [random_batch(rng, V, [9, 4], 0.8) for _ in range(5)] * 2
+        batches = [random_batch(rng, V, [9, 4], share=2) for _ in range(5)] * 2
         run, parameters = trained(lora, batches)
         single_run, single_parameters = trained(lora, batches, torch.float32)
         differ("losses", torch.tensor(run["losses"]), torch.tensor(single_run["losses"]))
