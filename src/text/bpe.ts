@@ -71,7 +71,11 @@ export class ByteLevelBpe implements Tokenizer {
   readonly #cache = new Map<string, readonly number[]>();
   readonly #utf8 = new TextEncoder();
 
-  /** @param parts What it is made of; it is trusted and kept. */
+  /**
+   * A tokenizer of parts that fit together.
+   *
+   * @param parts What it is made of; it is trusted and kept.
+   */
   constructor(parts: BpeParts) {
     this.parts = parts;
     this.vocabSize = parts.offsets.length - 1;

@@ -48,21 +48,23 @@ export function fromBytes(bytes: Uint8Array): string {
  * Reads bytes written in the alphabet.
  *
  * @param text A vocabulary's entry.
- * @returns Its bytes, or null where a character is not of the alphabet.
+ * @param into Where its bytes go, one for each character.
+ * @param start Where in that they begin.
+ * @returns Whether all of it is of the alphabet; if not, what was written means nothing.
  *
  * @example
  * ```ts
  * import { toBytes } from "./bytes.ts";
  *
- * console.log(toBytes("Ġhi")); // Uint8Array [32, 104, 105]
+ * const bytes = new Uint8Array(3);
+ * console.log(toBytes("Ġhi", bytes, 0), bytes); // true Uint8Array [32, 104, 105]
  * ```
  */
-export function toBytes(text: string): Uint8Array | null {
-  const bytes = new Uint8Array(text.length);
+export function toBytes(text: string, into: Uint8Array, start: number): boolean {
   for (let i = 0; i < text.length; i++) {
     const byte = BYTES[text.charCodeAt(i)] ?? -1;
-    if (byte < 0) return null;
-    bytes[i] = byte;
+    if (byte < 0) return false;
+    into[start + i] = byte;
   }
-  return bytes;
+  return true;
 }

@@ -98,7 +98,7 @@ function readMergesText(text: string, place: string): { merges: [string, string]
   text.split("\n").forEach((line, i) => {
     if (line.endsWith("\r")) line = line.slice(0, -1);
     if (line === "" || line.startsWith("#version")) return;
-    merges.push(pair(line, `${place}: line ${i + 1}`));
+    merges.push(pair(line, () => `${place}: line ${i + 1}`));
     lines.push(i + 1);
   });
   return { merges, lines };
@@ -136,7 +136,7 @@ function readTokenizerJson(json: Json, place: string): [Vocabulary, VocabularyPl
   }
 
   const merges = array(model.merges, `${place}: model.merges`)
-    .map((merge, i) => pair(merge, `${place}: model.merges[${i}]`));
+    .map((merge, i) => pair(merge, () => `${place}: model.merges[${i}]`));
   const added = array(json.added_tokens ?? [], `${place}: added_tokens`)
     .map((token, i) => readAddedToken(token, `${place}: added_tokens[${i}]`));
   const vocab = object(model.vocab, `${place}: model.vocab`) as Record<string, number>;
@@ -172,12 +172,13 @@ function readAddedToken(value: unknown, place: string): AddedToken {
 }
 
 /** A merge: "left right" or ["left", "right"]. */
-function pair(merge: unknown, place: string): [string, string] {
-  const parts = typeof merge === "string" ? merge.split(" ") : merge;
-  const isPair = Array.isArray(parts) && parts.length === 2 &&
-    parts.every((part) => typeof part === "string" && part !== "");
-  if (!isPair) throw expected("two tokens with a space between", merge, place);
-  return parts as [string, string];
+function pair(merge: unknown, place: () => string): [string, string] {
+  const parts: unknown = typeof merge === "string" ? merge.split(" ") : merge;
+  if (Array.isArray(parts) && parts.length === 2) {
+    const [left, right] = parts;
+    if (typeof left === "string" && typeof right === "string" && left && right) return [left, right];
+  }
+  throw expected("two tokens with a space between", merge, place());
 }
 
 function parse(text: string, place: string): unknown {

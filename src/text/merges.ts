@@ -46,6 +46,8 @@ export class Merges {
   #count = 0;
 
   /**
+   * An empty table.
+   *
    * @param capacity The most merges that will be added.
    * @throws {RangeError} above {@linkcode MAX_RANKS}.
    */

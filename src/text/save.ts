@@ -61,19 +61,20 @@ export async function saveTokenizer(
     fuse_unk: false,
     byte_fallback: false,
   };
+  const addedTokens = added.toSorted((a, b) => a.id - b.id).map((token) => ({
+    id: token.id,
+    content: token.content,
+    single_word: false,
+    lstrip: token.lstrip ?? false,
+    rstrip: token.rstrip ?? false,
+    normalized: false,
+    special: token.special,
+  }));
   const json = {
     version: "1.0",
     truncation: null,
     padding: null,
-    added_tokens: added.toSorted((a, b) => a.id - b.id).map((token) => ({
-      id: token.id,
-      content: token.content,
-      single_word: false,
-      lstrip: token.lstrip ?? false,
-      rstrip: token.rstrip ?? false,
-      normalized: false,
-      special: token.special,
-    })),
+    added_tokens: addedTokens,
     normalizer: null,
     pre_tokenizer: byteLevel(addPrefixSpace),
     post_processor: null,
@@ -83,6 +84,7 @@ export async function saveTokenizer(
   const config = {
     tokenizer_class: "GPT2Tokenizer",
     add_prefix_space: addPrefixSpace,
+    added_tokens_decoder: Object.fromEntries(addedTokens.map(({ id, ...token }) => [id, token])),
     bos_token: name,
     eos_token: name,
     unk_token: name,

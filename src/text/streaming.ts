@@ -23,7 +23,11 @@ export class StreamingDecoder {
   readonly #bytes: (id: number) => Uint8Array;
   readonly #utf8: TextDecoder = utf8Decoder();
 
-  /** @param bytes The bytes of a token, by its id. */
+  /**
+   * A decoder at the beginning of a text.
+   *
+   * @param bytes The bytes of a token, by its id.
+   */
   constructor(bytes: (id: number) => Uint8Array) {
     this.#bytes = bytes;
   }

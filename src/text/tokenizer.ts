@@ -6,6 +6,7 @@
 import { WhetError } from "../errors.ts";
 import type { StreamingDecoder } from "./streaming.ts";
 
+export { absentTokenizer } from "./absent.ts";
 export { gpt2Tokenizer } from "./gpt2.ts";
 export { loadTokenizer, type TextFiles } from "./load.ts";
 export { saveTokenizer } from "./save.ts";

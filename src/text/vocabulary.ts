@@ -71,7 +71,8 @@ export function bpeFromVocabulary(
   vocabulary: Vocabulary,
   places: VocabularyPlaces = PLAIN,
 ): ByteLevelBpe {
-  const ids = new Map(Object.entries(vocabulary.vocab));
+  const ids = new Map<string, number>();
+  for (const name of Object.keys(vocabulary.vocab)) ids.set(name, vocabulary.vocab[name]);
   const names = namesById(ids, places);
   const added = addedTokens(vocabulary, ids, names, places);
   const endOfText = findEndOfText(vocabulary, ids, names, added, places);
@@ -92,7 +93,7 @@ export function bpeFromVocabulary(
 function namesById(ids: ReadonlyMap<string, number>, places: VocabularyPlaces): (string | undefined)[] {
   const names: (string | undefined)[] = [];
   for (const [name, id] of ids) {
-    checkId(id, `${places.vocab}: ${JSON.stringify(name)}`);
+    if (!isId(id)) throw noId(id, `${places.vocab}: ${JSON.stringify(name)}`);
     if (names[id] !== undefined) {
       const both = `${JSON.stringify(names[id])} and ${JSON.stringify(name)}`;
       throw new WhetError("format", `${places.vocab}: ${both} have the same id ${id}; ids must differ`);
@@ -102,12 +103,13 @@ function namesById(ids: ReadonlyMap<string, number>, places: VocabularyPlaces): 
   return names;
 }
 
-function checkId(id: unknown, place: string): asserts id is number {
-  if (typeof id === "number" && Number.isInteger(id) && id >= 0 && id < MAX_RANKS) return;
-  throw new WhetError(
-    "format",
-    `${place} has the id ${JSON.stringify(id)}; expected a whole number from 0 to ${MAX_RANKS - 1}`,
-  );
+function isId(id: unknown): id is number {
+  return typeof id === "number" && Number.isInteger(id) && id >= 0 && id < MAX_RANKS;
+}
+
+function noId(id: unknown, place: string): WhetError {
+  const expected = `expected a whole number from 0 to ${MAX_RANKS - 1}`;
+  return new WhetError("format", `${place} has the id ${JSON.stringify(id)}; ${expected}`);
 }
 
 /** The added tokens, entered into `ids` and `names` where they are new. */
@@ -121,7 +123,7 @@ function addedTokens(
   const contents = new Set<string>();
   added.forEach(({ content, id }, i) => {
     const place = `${places.added(i)}: ${JSON.stringify(content)}`;
-    checkId(id, place);
+    if (!isId(id)) throw noId(id, place);
     if (content === "") throw new WhetError("format", `${place} is empty; an added token needs a text`);
     if (contents.has(content)) throw new WhetError("format", `${place} is there twice; remove one`);
     contents.add(content);
@@ -186,19 +188,13 @@ function readMerges(
   }
   const merges = new Merges(pairs.length);
   pairs.forEach(([left, right], i) => {
-    const [leftId, rightId, result] = [left, right, left + right].map((name) => {
+    const token = (name: string): number => {
       const id = ids.get(name);
       if (id !== undefined) return id;
-      const merge = JSON.stringify(`${left} ${right}`);
-      const missing = JSON.stringify(name);
-      throw new WhetError(
-        "format",
-        `${
-          places.merge(i)
-        }: the merge ${merge} needs the token ${missing}, which ${places.vocab} does not have`,
-      );
-    });
-    merges.add(leftId, rightId, result);
+      const merge = `the merge ${JSON.stringify(`${left} ${right}`)} needs the token ${JSON.stringify(name)}`;
+      throw new WhetError("format", `${places.merge(i)}: ${merge}, which ${places.vocab} does not have`);
+    };
+    merges.add(token(left), token(right), token(left + right));
   });
   return merges;
 }
@@ -211,14 +207,17 @@ function pack(
   const utf8 = new TextEncoder();
   const literals = new Set(added.map((token) => token.id));
   const offsets = new Uint32Array(names.length + 1);
-  const hole = new Uint8Array();
-  const tokens = Array.from(names, (name, id) => {
+  let units = 0;
+  for (const name of names) units += name?.length ?? 0;
+  const bytes = new Uint8Array(3 * units); // UTF-8: at most 3 a unit
+  for (let id = 0; id < names.length; id++) {
+    const name = names[id] ?? "";
+    let length = name.length;
     // A name outside the alphabet stands for its own text; no merge leads to it.
-    const bytes = name === undefined ? hole : (literals.has(id) ? null : toBytes(name)) ?? utf8.encode(name);
-    offsets[id + 1] = offsets[id] + bytes.length;
-    return bytes;
-  });
-  const bytes = new Uint8Array(offsets[names.length]);
-  tokens.forEach((token, id) => bytes.set(token, offsets[id]));
-  return { bytes, offsets };
+    if (literals.has(id) || !toBytes(name, bytes, offsets[id])) {
+      length = utf8.encodeInto(name, bytes.subarray(offsets[id])).written;
+    }
+    offsets[id + 1] = offsets[id] + length;
+  }
+  return { bytes: bytes.slice(0, offsets[names.length]), offsets };
 }
