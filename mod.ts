@@ -26,8 +26,10 @@ export type { GPT2Config, GPT2Shape } from "./src/model/config.ts";
 export { train, type TrainStep } from "./src/train/trainer.ts";
 export type { TrainOptions } from "./src/train/options.ts";
 export type { Schedule } from "./src/train/schedule.ts";
-export { Dialogues } from "./src/data/dialogues.ts";
+export { Dialogues, type DialoguesOptions } from "./src/data/dialogues.ts";
 export { type Example, lastExchange } from "./src/data/example.ts";
+export type { ExampleSource } from "./src/data/examples.ts";
+export type { Progress } from "./src/format/repository.ts";
 export type {
   FinishReason,
   GeneratedChunk,

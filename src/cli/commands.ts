@@ -23,19 +23,35 @@ export interface Command {
 const DATA = {
   kind: "text",
   value: "D",
-  help: 'JSON lines, plain or gzip: HH-RLHF pairs, {"text"} or {"prompt","response"}; a file, a URL or a Hub id',
+  help:
+    'JSON lines, plain or gzip: HH-RLHF pairs, {"text"} or {"prompt","response"}; a file, a URL or a Hub id',
 } as const;
 
 /** Flags of {@linkcode commands}.train. */
 export const TRAIN = {
   ...MODEL,
   data: { ...DATA, required: true },
-  out: { kind: "text", value: "DIR", help: "where the adapter, metrics.jsonl and loss.svg go", required: true },
-  method: { kind: "text", choices: ["lora", "full"], help: "train an adapter, or all weights", standard: "lora" },
+  out: {
+    kind: "text",
+    value: "DIR",
+    help: "where the adapter, metrics.jsonl and loss.svg go",
+    required: true,
+  },
+  method: {
+    kind: "text",
+    choices: ["lora", "full"],
+    help: "train an adapter, or all weights",
+    standard: "lora",
+  },
   rank: { kind: "whole", value: "R", help: "the adapter's rank", standard: "8" },
   alpha: { kind: "number", value: "X", help: "the adapter's scaling is alpha / rank", standard: "16" },
   dropout: { kind: "number", value: "X", help: "share of the adapter's inputs dropped", standard: "0" },
-  targets: { kind: "text", value: "NAMES", help: "layers to adapt, separated by commas, or all-linear", standard: "c_attn" },
+  targets: {
+    kind: "text",
+    value: "NAMES",
+    help: "layers to adapt, separated by commas, or all-linear",
+    standard: "c_attn",
+  },
   rslora: { kind: "switch", help: "scale by alpha / sqrt(rank)" },
   steps: { kind: "whole", value: "N", help: "optimizer steps" },
   epochs: { kind: "whole", value: "N", help: "passes over the data, instead of --steps", standard: "1" },
@@ -43,17 +59,37 @@ export const TRAIN = {
   "seq-len": { kind: "whole", value: "T", help: "tokens of a row", standard: "256" },
   accumulate: { kind: "whole", value: "N", help: "batches that make one step", standard: "1" },
   lr: { kind: "number", value: "X", help: "peak learning rate", standard: "2e-4; 5e-5 with --method full" },
-  schedule: { kind: "text", choices: ["constant", "linear", "cosine"], help: "after warm-up", standard: "linear" },
-  "warmup-steps": { kind: "whole", value: "N", help: "steps over which the learning rate rises", standard: "0" },
+  schedule: {
+    kind: "text",
+    choices: ["constant", "linear", "cosine"],
+    help: "after warm-up",
+    standard: "linear",
+  },
+  "warmup-steps": {
+    kind: "whole",
+    value: "N",
+    help: "steps over which the learning rate rises",
+    standard: "0",
+  },
   "weight-decay": { kind: "number", value: "X", help: "decoupled decay of matrices", standard: "0" },
-  "max-grad-norm": { kind: "number", value: "X", help: "clip gradients to this norm; 0 for never", standard: "1" },
+  "max-grad-norm": {
+    kind: "number",
+    value: "X",
+    help: "clip gradients to this norm; 0 for never",
+    standard: "1",
+  },
   seed: { kind: "whole", value: "S", help: "of the adapter's start, the order and dropout", standard: "0" },
   "loss-on": { kind: "text", choices: ["all", "responses"], help: "which tokens count", standard: "all" },
   "no-packing": { kind: "switch", help: "one example a row" },
   "no-shuffle": { kind: "switch", help: "the data's own order" },
   "eval-data": { ...DATA, help: "held-out data to evaluate on" },
   "eval-every": { kind: "whole", value: "N", help: "steps between evaluations", standard: "at the end" },
-  "checkpoint-every": { kind: "whole", value: "N", help: "steps between checkpoints in DIR/checkpoint", standard: "100" },
+  "checkpoint-every": {
+    kind: "whole",
+    value: "N",
+    help: "steps between checkpoints in DIR/checkpoint",
+    standard: "100",
+  },
   resume: { kind: "switch", help: "go on from the last checkpoint in DIR, or begin if there is none" },
   ...COMMON,
 } as const satisfies Flags;
@@ -62,8 +98,18 @@ const SAMPLING = {
   "max-tokens": { kind: "whole", value: "N", help: "tokens at most", standard: "128" },
   temperature: { kind: "number", value: "X", help: "0 takes the likeliest token each time", standard: "1" },
   "top-k": { kind: "whole", value: "K", help: "only the K likeliest tokens; 0 for all", standard: "0" },
-  "top-p": { kind: "number", value: "P", help: "only the likeliest tokens of this probability together", standard: "1" },
-  "repetition-penalty": { kind: "number", value: "X", help: "above 1 avoids what was there already", standard: "1" },
+  "top-p": {
+    kind: "number",
+    value: "P",
+    help: "only the likeliest tokens of this probability together",
+    standard: "1",
+  },
+  "repetition-penalty": {
+    kind: "number",
+    value: "X",
+    help: "above 1 avoids what was there already",
+    standard: "1",
+  },
   seed: { kind: "whole", value: "S", help: "the same seed gives the same text", standard: "random" },
 } as const satisfies Flags;
 
@@ -86,9 +132,18 @@ export const SCORE = {
   model: { ...MODEL.model, required: false },
   ...ADAPTER,
   data: { ...DATA, required: true },
-  "seq-len": { kind: "whole", value: "T", help: "tokens of a sequence; longer ones are split", standard: "the model's window" },
+  "seq-len": {
+    kind: "whole",
+    value: "T",
+    help: "tokens of a sequence; longer ones are split",
+    standard: "the model's window",
+  },
   "loss-on": { kind: "text", choices: ["all", "responses"], help: "which tokens count", standard: "all" },
-  "reward-model": { kind: "text", value: "R", help: "score answers by a reward model instead (not built yet)" },
+  "reward-model": {
+    kind: "text",
+    value: "R",
+    help: "score answers by a reward model instead (not built yet)",
+  },
   ...COMMON,
 } as const satisfies Flags;
 
@@ -106,7 +161,12 @@ export const STUDY = {
   model: { ...MODEL.model, required: false, standard: "nano" },
   data: { ...DATA, standard: "the dialogues that are part of Whet" },
   "eval-data": { ...DATA, help: "held-out data", standard: "a tenth of the data, not trained on" },
-  out: { kind: "text", value: "DIR", help: "where the report, the adapter and the pictures go", standard: "whet-study" },
+  out: {
+    kind: "text",
+    value: "DIR",
+    help: "where the report, the adapter and the pictures go",
+    standard: "whet-study",
+  },
   steps: { kind: "whole", value: "N", help: "optimizer steps", standard: "200" },
   rank: TRAIN.rank,
   alpha: TRAIN.alpha,
@@ -132,7 +192,8 @@ const SERVE = {
 /** Flags of {@linkcode commands}.devices. */
 export const DEVICES = COMMON;
 
-const READS = "--allow-read for local files; for a Hub id --allow-net, --allow-env and --allow-write of its cache";
+const READS =
+  "--allow-read for local files; for a Hub id --allow-net, --allow-env and --allow-write of its cache";
 
 /** The commands by name. */
 export const commands: Readonly<Record<string, Command>> = {

@@ -29,7 +29,11 @@ export async function runGenerate(values: Values<typeof GENERATE>): Promise<Gene
   const result = await stream(model, values.prompt, options, values.json ? () => {} : print);
   if (!values.json) printLine("");
   if (!values.quiet) {
-    note(`${result.tokens} tokens, ${result.tokens_per_second.toFixed(1)} tokens/s, ended by ${result.finish_reason}`);
+    note(
+      `${result.tokens} tokens, ${
+        result.tokens_per_second.toFixed(1)
+      } tokens/s, ended by ${result.finish_reason}`,
+    );
   }
   return result;
 }

@@ -30,7 +30,9 @@ export async function main(args: readonly string[]): Promise<number> {
       return name === undefined ? 2 : 0;
     }
     const command = commands[name];
-    if (!command) throw new UsageError(`unknown command ${name}; there are ${Object.keys(commands).join(", ")}`);
+    if (!command) {
+      throw new UsageError(`unknown command ${name}; there are ${Object.keys(commands).join(", ")}`);
+    }
     if (rest.includes("--help") || rest.includes("-h")) {
       printLine(helpFor(name, command));
       return 0;
@@ -66,14 +68,17 @@ function report(error: unknown, name: string): number {
     return 1;
   }
   if (error instanceof RangeError && /memory|array (buffer )?(length|allocation)/i.test(error.message)) {
-    note(`whet: out of memory (${oneLine(error.message)}); try a smaller batch, a shorter sequence or --weights q8`);
+    note(
+      `whet: out of memory (${
+        oneLine(error.message)
+      }); try a smaller batch, a shorter sequence or --weights q8`,
+    );
     return 1;
   }
   note(`whet: this is a mistake of whet's own, please report it: ${oneLine(String(error))}`);
   if (error instanceof Error && error.stack) note(error.stack);
   return 1;
 }
-
 
 function oneLine(text: string): string {
   return text.replaceAll(/\s*\n\s*/g, " ").trim();

@@ -74,7 +74,9 @@ export function showLoading(quiet: boolean): { show: (progress: Loaded) => void;
 
 /** `--targets` as the library takes it. */
 export function readTargets(text: string): string[] | "all-linear" {
-  return text === "all-linear" ? text : text.split(",").map((target) => target.trim()).filter((target) => target !== "");
+  return text === "all-linear"
+    ? text
+    : text.split(",").map((target) => target.trim()).filter((target) => target !== "");
 }
 
 /** Only the entries that were given, so that the library's own defaults hold for the rest. */

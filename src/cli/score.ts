@@ -25,7 +25,10 @@ export interface ScoreResult {
 /** Mean loss and perplexity over a file; see `SCORE` for the flags. */
 export async function runScore(values: Values<typeof SCORE>): Promise<ScoreResult> {
   if (values["reward-model"] !== undefined) {
-    throw new WhetError("unsupported", "reward models are not built yet; score --model M gives loss and perplexity");
+    throw new WhetError(
+      "unsupported",
+      "reward models are not built yet; score --model M gives loss and perplexity",
+    );
   }
   if (values.model === undefined) throw new UsageError("--model is missing: which model to score with");
   const loading = showLoading(values.quiet);
@@ -35,7 +38,10 @@ export async function runScore(values: Values<typeof SCORE>): Promise<ScoreResul
   const { n_positions } = model.config;
   const sequenceLength = values["seq-len"] ?? n_positions;
   if (sequenceLength > n_positions) {
-    throw new WhetError("option", `--seq-len: ${sequenceLength} is beyond ${model.name}'s window of ${n_positions}`);
+    throw new WhetError(
+      "option",
+      `--seq-len: ${sequenceLength} is beyond ${model.name}'s window of ${n_positions}`,
+    );
   }
   const batches = new BatchStream(data, model.tokenizer, {
     batchSize: Math.max(1, Math.floor(1024 / sequenceLength)),
@@ -46,7 +52,11 @@ export async function runScore(values: Values<typeof SCORE>): Promise<ScoreResul
   });
   const result = await evaluate(model, batches);
   if (!values.json) {
-    printLine(`loss ${result.loss.toFixed(4)} nats per token, perplexity ${result.perplexity.toFixed(2)}, ${result.tokens} tokens`);
+    printLine(
+      `loss ${result.loss.toFixed(4)} nats per token, perplexity ${
+        result.perplexity.toFixed(2)
+      }, ${result.tokens} tokens`,
+    );
   }
   return result;
 }

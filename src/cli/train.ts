@@ -101,13 +101,19 @@ export async function runTrain(values: Values<typeof TRAIN>): Promise<TrainResul
   }, () => `interrupted after step ${last?.step ?? 0}; the same command with --resume goes on`);
 
   const { lines } = metrics;
-  if (lines.length === 0) throw new WhetError("format", `${out}/metrics.jsonl: no step to report; remove ${out} and begin anew`);
+  if (lines.length === 0) {
+    throw new WhetError("format", `${out}/metrics.jsonl: no step to report; remove ${out} and begin anew`);
+  }
   if (lora) await lora.save(out);
   else await model.save(out);
   await writeAtomically(join(out, "loss.svg"), drawLoss(lines));
   const final = lines.at(-1)!;
   if (!quiet) {
-    note(`loss ${lines[0].loss.toFixed(4)} → ${final.loss.toFixed(4)}; ${lora ? "adapter" : "model"}, metrics.jsonl and loss.svg are in ${out}`);
+    note(
+      `loss ${lines[0].loss.toFixed(4)} → ${final.loss.toFixed(4)}; ${
+        lora ? "adapter" : "model"
+      }, metrics.jsonl and loss.svg are in ${out}`,
+    );
   }
   return {
     steps: final.step,

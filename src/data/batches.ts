@@ -82,7 +82,7 @@ export interface BatchOptions extends Partial<PlanOptions> {
  * for await (const batch of stream) console.log(batch.tokens.length); // 14
  * ```
  */
-export class BatchStream implements AsyncIterable<Batch> {
+export class BatchStream implements AsyncIterable<Batch>, AsyncDisposable {
   readonly #examples: EncodedExamples;
   readonly #options: PlanOptions;
   #plan: Plan;
@@ -180,6 +180,11 @@ export class BatchStream implements AsyncIterable<Batch> {
   /** Ends the stream; a source that gives examples one by one, and has more, may tidy up. */
   async close(): Promise<void> {
     await this.#examples.close();
+  }
+
+  /** As {@linkcode BatchStream.close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 

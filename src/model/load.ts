@@ -9,7 +9,13 @@ import { type Checkpoint, openCheckpoint } from "../format/checkpoint.ts";
 import { openRepository, type Progress, type Repository } from "../format/source.ts";
 import type { Backend } from "../tensor/backend.ts";
 import type { Matrix, WeightFormat } from "../tensor/tensor.ts";
-import { checkVocabulary, gpt2Tokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import {
+  absentTokenizer,
+  checkVocabulary,
+  gpt2Tokenizer,
+  loadTokenizer,
+  type Tokenizer,
+} from "../text/tokenizer.ts";
 import { type GPT2Config, type GPT2Shape, parseConfig } from "./config.ts";
 import { initialValues } from "./initialise.ts";
 import type { ModelParts } from "./language_model.ts";
@@ -43,6 +49,8 @@ export interface RandomOptions extends BackendOptions {
   tokenizer?: Tokenizer;
 }
 
+/** Tokens of GPT-2's own vocabulary. */
+const GPT2_VOCABULARY = 50257;
 const FORMATS: readonly WeightFormat[] = ["f32", "f16", "q8", "q4"];
 
 /**
@@ -68,8 +76,9 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   }
   const where = `${source}/config.json`;
   const config = parseConfig(parseJson(text, where), where);
-  const tokenizer = await loadTokenizer(repository, config.eos_token_id) ?? await gpt2Tokenizer();
-  checkVocabulary(tokenizer, config.vocab_size);
+  const own = await loadTokenizer(repository, config.eos_token_id);
+  if (own) checkVocabulary(own, config.vocab_size);
+  const tokenizer = own ?? await standardTokenizer(source, config);
 
   const checkpoint = await openCheckpoint(repository);
   const names = matchNames(checkpoint, config, source);
@@ -95,7 +104,7 @@ export async function randomModel(shape: GPT2Shape, options: RandomOptions = {})
   const { weights = "f32", seed = 0 } = options;
   checkFormat(weights);
   const config = parseConfig(shape, "config");
-  const tokenizer = options.tokenizer ?? await gpt2Tokenizer();
+  const tokenizer = options.tokenizer ?? await standardTokenizer("the random model", config);
   return await withBackend(options, (backend, ownsBackend) => {
     const parameters = new Map<string, Matrix>();
     let index = 0;
@@ -107,6 +116,14 @@ export async function randomModel(shape: GPT2Shape, options: RandomOptions = {})
     const name = `random GPT-2 (seed ${seed})`;
     return Promise.resolve({ name, config, tokenizer, backend, ownsBackend, weights, parameters });
   });
+}
+
+/** GPT-2's tokenizer where the vocabulary has room for it, else none. */
+async function standardTokenizer(name: string, config: GPT2Config): Promise<Tokenizer> {
+  const { vocab_size, eos_token_id } = config;
+  return vocab_size < GPT2_VOCABULARY
+    ? absentTokenizer(name, vocab_size, eos_token_id)
+    : await gpt2Tokenizer();
 }
 
 function place(

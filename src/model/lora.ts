@@ -219,6 +219,18 @@ export class Lora implements Disposable {
     return this.#values;
   }
 
+  /**
+   * Takes its values back from the backend's memory, so that it outlives the model that it was trained
+   * on and can be attached to another.
+   */
+  async unbind(): Promise<void> {
+    for (const [name, { A, B }] of this.#values ? this.modules : []) {
+      A.set(await this.#values!.read(`${name}.lora_A.weight`));
+      B.set(await this.#values!.read(`${name}.lora_B.weight`));
+    }
+    this[Symbol.dispose]();
+  }
+
   /** The pairs to hang on a model's linear layers, by layer name. */
   lowRanks(backend: Backend): Map<string, LowRank> {
     const { tensors } = this.bind(backend);

@@ -5,6 +5,7 @@
  */
 import { type Content, writeDirectory } from "../format/files.ts";
 import { safetensorsContent } from "../format/safetensors.ts";
+import { ByteLevelBpe } from "../text/bpe.ts";
 import { saveTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { formatConfig, type GPT2Config } from "./config.ts";
 import { parameterShapes } from "./transformer.ts";
@@ -39,10 +40,12 @@ export async function saveModel(directory: string, model: Saveable, dtype: "F32"
       })),
     ),
   };
-  await saveTokenizer(tokenizer, (name, text) => {
-    files[name] = text;
-    return Promise.resolve();
-  });
+  if (tokenizer instanceof ByteLevelBpe) {
+    await saveTokenizer(tokenizer, (name, text) => {
+      files[name] = text;
+      return Promise.resolve();
+    });
+  }
   files["config.json"] = formatConfig(config, tokenizer.endOfText, dtype === "F16" ? "float16" : "float32");
   await writeDirectory(directory, files, {
     marker: "config.json",

@@ -68,17 +68,18 @@ export async function* train(
 ): AsyncGenerator<TrainStep, void, undefined> {
   const settings = checkTrainOptions(model, options);
   const { lora, accumulate, checkpoint, evalData, evalEvery, signal } = settings;
-  if (lora) model.attach(lora);
-  const parameters = lora ? lora.bind(model.backend) : await model.unfreeze();
-  const batches = new BatchStream(data, model.tokenizer, settings);
+  await using batches = new BatchStream(data, model.tokenizer, settings);
+  const held = evalData ? heldOut(evalData, model, settings) : null;
   const steps = settings.steps ?? Math.ceil(await batches.total() / accumulate);
   const run = fingerprint(model, settings);
+  if (lora) model.attach(lora);
+  else model.detach();
+  const parameters = lora ? lora.bind(model.backend) : await model.unfreeze();
 
   using optimizer = new AdamW(parameters, settings);
   const state = settings.resume ? await loadCheckpoint(checkpoint!.directory, optimizer, run) : null;
   if (state) await batches.restore(state.data);
-  const held = evalData ? heldOut(evalData, model, settings) : null;
-  using training = requireGradients(parameters);
+  using _training = requireGradients(parameters);
   const save = async (step: number) => {
     if (checkpoint) {
       await saveCheckpoint(checkpoint.directory, optimizer, { step, data: batches.state, settings: run });

@@ -1,0 +1,104 @@
+/**
+ * `deno task nano`: makes the embedded model anew, from text that this project generates, by this
+ * project's own trainer, and writes `src/nano/*.gen.ts`.
+ *
+ * The strict instruction set gives the same bytes on every machine.
+ *
+ * @module
+ */
+import { Dialogues } from "../../src/data/dialogues.ts";
+import { GPT2 } from "../../src/gpt2.ts";
+import { loadTokenizer } from "../../src/text/tokenizer.ts";
+import { train } from "../../src/train/trainer.ts";
+import { Progress } from "../../src/report/progress.ts";
+import { trainBpe } from "./bpe_trainer.ts";
+import { generateCorpus } from "./corpus.ts";
+import { generateDialogues, toJsonLines } from "./dialogues.ts";
+
+const SEED = 2026;
+const VOCABULARY = 512;
+const CORPUS_BYTES = 6_000_000;
+const STEPS = Number(Deno.env.get("NANO_STEPS") ?? 2400);
+
+const corpus = generateCorpus(SEED, CORPUS_BYTES);
+const { vocab, merges } = trainBpe(corpus, VOCABULARY);
+const files: Record<string, string> = {
+  "vocab.json": JSON.stringify(vocab),
+  "merges.txt": `#version: 0.2\n${merges.map((pair) => pair.join(" ")).join("\n")}\n`,
+};
+const tokenizer = await loadTokenizer({ text: (name) => Promise.resolve(files[name] ?? null) });
+if (!tokenizer) throw new Error("no tokenizer");
+
+using model = await GPT2.random(
+  { vocab_size: VOCABULARY, n_positions: 256, n_embd: 96, n_layer: 4, n_head: 4 },
+  { seed: SEED, tokenizer, backend: "wasm", instructionSet: "strict" },
+);
+console.error(`${model.parameterCount} parameters, ${corpus.length} texts`);
+
+const texts = corpus.map((text) => ({ text }));
+const held = Dialogues.from(texts.splice(0, 64));
+const bar = new Progress({ total: STEPS, label: "nano" });
+for await (
+  const step of train(model, texts, {
+    steps: STEPS,
+    batchSize: 8,
+    sequenceLength: 256,
+    learningRate: 3e-3,
+    schedule: "cosine",
+    warmupSteps: 50,
+    weightDecay: 0.1,
+    betas: [0.9, 0.95],
+    seed: SEED,
+    evalData: held,
+    evalEvery: 400,
+  })
+) {
+  bar.update({
+    done: step.step,
+    fields: { loss: step.loss.toFixed(4), "tokens/s": Math.round(step.tokensPerSecond) },
+  });
+  if (step.evalLoss !== undefined) {
+    console.error(`step ${step.step}: held-out loss ${step.evalLoss.toFixed(4)}`);
+  }
+}
+bar.finish();
+
+const directory = await Deno.makeTempDir();
+await model.save(directory, { dtype: "F16" });
+const embedded: string[] = [];
+for (const name of ["config.json", "vocab.json", "merges.txt", "model.safetensors"]) {
+  embedded.push(
+    `  ${JSON.stringify(name)}: ${JSON.stringify(await pack(await Deno.readFile(`${directory}/${name}`)))},`,
+  );
+}
+await Deno.remove(directory, { recursive: true });
+const made = "// Made by `deno task nano`; not to be edited.\n// deno-fmt-ignore-file\n";
+await Deno.writeTextFile(
+  new URL("../../src/nano/model.gen.ts", import.meta.url),
+  `${made}/** Nano's files, gzip in base64. */\nexport const FILES: Readonly<Record<string, string>> = {\n${
+    embedded.join("\n")
+  }\n};\n`,
+);
+await Deno.writeTextFile(
+  new URL("../../src/nano/dialogues.gen.ts", import.meta.url),
+  `${made}/** Dialogues to tune nano on: JSON lines, gzip in base64. */
+export const TRAINING: string = ${
+    JSON.stringify(await pack(toJsonLines(generateDialogues(SEED, 600, "train"))))
+  };
+/** Others of the same kinds. */
+export const HELD: string = ${JSON.stringify(await pack(toJsonLines(generateDialogues(SEED, 60, "test"))))};
+`,
+);
+
+/** Bytes to base64 of gzip. */
+async function pack(content: string | Uint8Array): Promise<string> {
+  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  const stream = new Blob([bytes as Uint8Array<ArrayBuffer>]).stream().pipeThrough(
+    new CompressionStream("gzip"),
+  );
+  let binary = "";
+  for (const byte of new Uint8Array(await new Response(stream).arrayBuffer())) {
+    binary += String.fromCharCode(byte);
+  }
+  return btoa(binary);
+}
