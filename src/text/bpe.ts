@@ -48,7 +48,7 @@ export interface BpeParts {
  */
 const CACHED_LENGTH = 12;
 
-/** How many pieces are remembered, some 5 MB; then all are forgotten. */
+/** How many pieces are remembered, some 4 MB; then all are forgotten. */
 const CACHED_PIECES = 2 ** 15;
 
 /** What an id without a token decodes to: U+FFFD. */
