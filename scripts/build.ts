@@ -19,13 +19,15 @@ const VARIANTS = {
 /** Compiles `wasm/index.ts`; returns the module and the TypeScript declarations of its exports. */
 async function compile(flags: string[]): Promise<{ module: Uint8Array; declarations: string }> {
   const written = new Map<string, string | Uint8Array>();
-  const options = ["-O3", "--noAssert", "--runtime", "stub", "--importMemory", "--maximumMemory", "65536"];
+  // V8 checks an access beyond the memory's declared minimum twice: 16 pages spare that (40 → 44 GFLOP/s).
+  const memory = ["--importMemory", "--initialMemory", "16", "--maximumMemory", "65536"];
   const { error, stderr } = await asc.main([
     "index.ts",
     ...["--outFile", "kernels.wasm", "--bindings", "raw"],
     // 112: functions that pass vectors are exported between the sources only.
     ...["--enable", "simd", "--disableWarning", "112"],
-    ...options,
+    ...["-O3", "--noAssert", "--runtime", "stub"],
+    ...memory,
     ...flags,
   ], {
     readFile(name: string) {

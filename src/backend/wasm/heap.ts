@@ -10,6 +10,8 @@
 import { WhetError } from "../../errors.ts";
 
 const PAGE = 65536;
+/** Pages to begin with, the least that the kernels' module is compiled for. */
+const FIRST_PAGES = 16;
 /** Every allocation begins at a multiple of so many bytes, a cache line. */
 const ALIGNMENT = 64;
 /** Bytes at the memory's end that are never handed out: a vector load may begin inside the last allocation and end beyond it. */
@@ -192,7 +194,7 @@ export class Heap {
 function createMemory(maximum: number): [WebAssembly.Memory, maximumPages: number] {
   for (;;) {
     try {
-      return [new WebAssembly.Memory({ initial: Math.min(16, maximum), maximum }), maximum];
+      return [new WebAssembly.Memory({ initial: FIRST_PAGES, maximum }), maximum];
     } catch (cause) {
       if (maximum <= 1024) {
         throw new WhetError(
