@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { WhetError } from "../src/errors.ts";
+import type { HubOptions } from "../src/format/hub.ts";
 import { openRepository, type Progress } from "../src/format/source.ts";
 import { HttpRepository } from "../src/format/source_http.ts";
 
@@ -367,3 +368,32 @@ Deno.test("closing during a read ends the read", () =>
       assertEquals((await rejection(() => reading)).code, "disposed");
     },
   ));
+
+Deno.test("what is no directory but a Hub id comes from the Hub, and when that fails both are said", () =>
+  inTempDir(async (cacheDir) => {
+    const sha = "0123456789abcdef0123456789abcdef01234567";
+    await serving((_, path) => {
+      const of = (name: string) => path.endsWith(name);
+      if (of("/api/models/owner/name/revision/main")) {
+        return Response.json({ sha, siblings: [{ rfilename: "config.json" }] });
+      }
+      if (of(`/owner/name/resolve/${sha}/config.json`)) {
+        return new Response("{}", { headers: { etag: '"9e26dfeeb6e641a33dae4961196235bdb965b21b"' } });
+      }
+      return new Response(null, { status: 404, headers: { "x-error-code": "RepoNotFound" } });
+    }, async (url) => {
+      const options: HubOptions = { endpoint: new URL(url).origin, cacheDir, token: "", offline: false };
+      for (const source of ["owner/name", "https://huggingface.co/owner/name/tree/main"]) {
+        const repository = await openRepository(source, options);
+        assertEquals(repository.name, "owner/name");
+        assertEquals(await repository.text("config.json"), "{}");
+        assertEquals(await repository.text("model.safetensors"), null);
+      }
+      const error = await rejection(() => openRepository("owner/none", options));
+      assertEquals(error.code, "network");
+      assertMatch(
+        error.message,
+        /^owner\/none: there is no such directory here, and as a Hub id: .*owner\/none/,
+      );
+    });
+  }));

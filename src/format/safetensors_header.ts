@@ -52,23 +52,24 @@ export async function readHeader(source: ByteSource): Promise<Header> {
   if (source.size < 8) {
     throw fail(`not a safetensors file: ${source.size} bytes, fewer than a header takes; fetch it again`);
   }
-  const first = await source.read(0, Math.min(9, source.size));
-  const kind = otherKind(first);
-  if (kind) throw fail(kind);
+  const first = await source.read(0, 8);
   const length = Number(new DataView(first.buffer).getBigUint64(0, true));
   if (length > HEADER_LIMIT) {
-    throw fail(`not a safetensors file: its header would have ${length} bytes, more than ${HEADER_LIMIT}`);
+    throw fail(
+      otherKind(first) ??
+        `not a safetensors file: its header would have ${length} bytes, more than ${HEADER_LIMIT}`,
+    );
   }
   if (8 + length > source.size) {
     throw fail(`truncated: its header has ${length} bytes, the file ${source.size}; fetch it again`);
   }
-  if (first[8] !== 0x7b) throw fail("not a safetensors file: its header does not begin with {");
 
   const text = await readText(source, length).catch((error) => {
     throw error instanceof TypeError
-      ? fail("its header is not UTF-8; the file is damaged, fetch it again")
+      ? fail("its header is not UTF-8; the file is damaged, fetch it again", error)
       : error;
   });
+  if (!text.startsWith("{")) throw fail("not a safetensors file: its header does not begin with {");
   let json: unknown;
   try {
     json = JSON.parse(text);
