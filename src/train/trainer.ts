@@ -7,15 +7,12 @@ import { type Batch, BatchStream, type ExampleSource } from "../data/batches.ts"
 import { WhetError } from "../errors.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { evaluate } from "../score/evaluate.ts";
-import { Ops } from "../tensor/ops.ts";
 import type { Parameters } from "../tensor/parameters.ts";
-import { bits } from "../tensor/random.ts";
-import { Tape } from "../tensor/tape.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { AdamW } from "./optimizer.ts";
 import { checkTrainOptions, fingerprint, type TrainOptions, type TrainSettings } from "./options.ts";
 import { scheduleFactor } from "./schedule.ts";
+import { runStep } from "./step.ts";
 
 /** What a step came to. */
 export interface TrainStep {
@@ -36,9 +33,6 @@ export interface TrainStep {
   /** Mean cross-entropy of the held-out data after the step, where it was evaluated. */
   evalLoss?: number;
 }
-
-/** Which numbers dropout draws from, apart from the seed. */
-const DROPOUT = 0xd20;
 
 /**
  * Trains an adapter, or all weights, step by step.
@@ -113,59 +107,6 @@ export async function* train(
     // After the step was taken in, so that whoever notes the steps down has noted this one.
     if (checkpoint && (step % checkpoint.every === 0 || step === steps)) await save(step);
   }
-}
-
-/** One optimizer step over its micro-batches. */
-async function runStep(
-  model: LanguageModel,
-  optimizer: AdamW,
-  parts: readonly Batch[],
-  { step, learningRate, seed }: { step: number; learningRate: number; seed: number },
-): Promise<{ loss: number; gradNorm: number }> {
-  const { backend, arena } = model;
-  // Over all micro-batches: a token counts the same in whichever of them it is.
-  const targets = parts.reduce((sum, part) => sum + part.targets.length, 0);
-  const [[total], [gradNorm]] = await arena.scope(() => {
-    const total = arena.temporary([1]);
-    backend.fill({ out: total, value: 0 });
-    optimizer.gradients.zero();
-    for (const [index, part] of parts.entries()) {
-      const place = [bits(step, [seed >>> 0, DROPOUT]), index * 65536] as [number, number];
-      const dropoutKey = (): [number, number] => [place[0], place[1]++];
-      addGradients(model, optimizer, part, { total, gradientScale: 1 / targets, dropoutKey });
-    }
-    const clip = optimizer.step(step, learningRate);
-    return Promise.all([backend.read(total), backend.read(clip)]);
-  });
-  return { loss: total / targets, gradNorm };
-}
-
-/** Adds one micro-batch's loss to `total` and its gradients to the optimizer's. */
-function addGradients(
-  model: LanguageModel,
-  { parameters, gradients }: AdamW,
-  batch: Batch,
-  { total, gradientScale, dropoutKey }: {
-    total: Tensor;
-    gradientScale: number;
-    dropoutKey: () => [number, number];
-  },
-): void {
-  const { arena, backend, network } = model;
-  arena.scope(() => {
-    const tape = new Tape(arena);
-    for (const [name, tensor] of parameters.tensors) tape.bind(tensor, gradients.tensors.get(name)!);
-    const ops = new Ops(arena, tape, dropoutKey);
-    const hidden = network.forward(ops, {
-      tokens: arena.upload(batch.tokens),
-      positions: arena.upload(batch.positions),
-      context: { starts: arena.upload(batch.starts), ends: arena.upload(batch.ends) },
-    });
-    const counted = ops.gather(hidden, arena.upload(batch.rows));
-    const loss = ops.crossEntropy(counted, network.wte, arena.upload(batch.targets), gradientScale);
-    backend.sumRows({ x: loss.slice(0, [loss.length, 1]), out: total });
-    tape.backward(loss);
-  });
 }
 
 /** The next micro-batches; fewer at the end of the last epoch. */
