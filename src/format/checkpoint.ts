@@ -21,7 +21,11 @@ export class Checkpoint implements Disposable {
   readonly #files: ReadonlyMap<string, Safetensors>;
   readonly #order: ReadonlyMap<Safetensors, number>;
 
-  /** @param files The file of each tensor. */
+  /**
+   * A checkpoint over open files, which it closes when it is disposed of.
+   *
+   * @param files The file of each tensor.
+   */
   constructor(files: ReadonlyMap<string, Safetensors>) {
     this.#files = files;
     this.#order = new Map([...new Set(files.values())].map((file, index) => [file, index]));

@@ -4,11 +4,36 @@
  * @module
  */
 
+/** An element type, as safetensors names it. */
+export type StoredDType =
+  | "BOOL"
+  | "F4"
+  | "F6_E2M3"
+  | "F6_E3M2"
+  | "U8"
+  | "I8"
+  | "F8_E5M2"
+  | "F8_E4M3"
+  | "F8_E8M0"
+  | "F8_E4M3FNUZ"
+  | "F8_E5M2FNUZ"
+  | "I16"
+  | "U16"
+  | "F16"
+  | "BF16"
+  | "I32"
+  | "U32"
+  | "F32"
+  | "C64"
+  | "F64"
+  | "I64"
+  | "U64";
+
 /**
  * Bits of an element by its type's name in the file, in the reference implementation's order, which is
  * also the order that it sorts tensors by. Source: safetensors, `Dtype`.
  */
-const BITS = {
+const BITS: Readonly<Record<StoredDType, number>> = {
   BOOL: 8,
   F4: 4,
   F6_E2M3: 6,
@@ -31,10 +56,7 @@ const BITS = {
   F64: 64,
   I64: 64,
   U64: 64,
-} as const;
-
-/** An element type, as safetensors names it. */
-export type StoredDType = keyof typeof BITS;
+};
 
 const NAMES = Object.keys(BITS) as StoredDType[];
 

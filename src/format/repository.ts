@@ -83,7 +83,11 @@ export const TEXT_LIMIT = 128 * 2 ** 20;
 
 /** What every repository does in the same way, given `open`. */
 export abstract class AnyRepository implements Repository {
-  /** @param name What messages call it. */
+  /**
+   * A folder, wherever its files are.
+   *
+   * @param name What messages call it.
+   */
   constructor(readonly name: string) {}
 
   abstract open(file: string): Promise<ByteSource | null>;
@@ -124,6 +128,8 @@ export abstract class AnySource implements ByteSource {
   #closed = false;
 
   /**
+   * A file, wherever its bytes are.
+   *
    * @param name What messages call it.
    * @param file Its name within its repository, for {@linkcode Progress}.
    * @param size Its length in bytes.
@@ -177,5 +183,29 @@ export abstract class AnySource implements ByteSource {
 
   close(): void {
     this.#closed = true;
+  }
+}
+
+/** A file that is in memory. */
+export class MemorySource extends AnySource {
+  readonly #bytes: Uint8Array;
+
+  /**
+   * A file of these bytes.
+   *
+   * @param bytes The bytes; not copied.
+   * @param name What messages call it.
+   * @param file Its name within its repository.
+   * @param options Progress and abort signal.
+   */
+  constructor(bytes: Uint8Array, name: string, file: string, options: SourceOptions = {}) {
+    super(name, file, bytes.length, options);
+    this.#bytes = bytes;
+  }
+
+  protected fill(offset: number, buffer: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+    buffer.set(this.#bytes.subarray(offset, offset + buffer.length));
+    this.reached(offset + buffer.length);
+    return Promise.resolve(buffer);
   }
 }

@@ -7,7 +7,14 @@
 
 import { WhetError } from "../errors.ts";
 import { checkInside } from "./files.ts";
-import { AnyRepository, AnySource, type ByteSource, type SourceOptions, TEXT_LIMIT } from "./repository.ts";
+import {
+  AnyRepository,
+  AnySource,
+  type ByteSource,
+  MemorySource,
+  type SourceOptions,
+  TEXT_LIMIT,
+} from "./repository.ts";
 
 /** How patient a download is; the defaults are for people, tests take less. */
 export interface Patience {
@@ -30,6 +37,8 @@ export class HttpRepository extends AnyRepository {
   readonly #base: URL;
 
   /**
+   * A folder on a web server; nothing is asked of it yet.
+   *
    * @param source The folder's address; its query, if any, goes with every file's.
    * @param options Progress, abort signal, a stand-in for `fetch`, patience.
    * @throws {WhetError} `option`, if the address makes no sense.
@@ -45,6 +54,7 @@ export class HttpRepository extends AnyRepository {
     this.#base = url;
   }
 
+  /** Opens one of its files; see {@linkcode Repository.open}. */
   async open(file: string): Promise<ByteSource | null> {
     const url = new URL(this.#base);
     const path = checkInside(file, this.name).split("/").map(encodeURIComponent).join("/");
@@ -73,6 +83,7 @@ export async function openHttp(
   const line = new Line(url, name, options);
   if (!await line.connect(0)) return null;
   if (line.size !== null) return new HttpSource(line, line.size, file, options);
+  // A small file, then: one whose size is not told is held whole.
   const bytes = await line.rest(TEXT_LIMIT);
   return new MemorySource(bytes, name, file, options);
 }
@@ -109,19 +120,6 @@ class HttpSource extends AnySource {
   override close(): void {
     super.close();
     this.line.close();
-  }
-}
-
-/** A small file whose server would not say its size. */
-class MemorySource extends AnySource {
-  constructor(private readonly whole: Uint8Array, name: string, file: string, options: SourceOptions) {
-    super(name, file, whole.length, options);
-  }
-
-  protected fill(offset: number, buffer: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
-    buffer.set(this.whole.subarray(offset, offset + buffer.length));
-    this.reached(offset + buffer.length);
-    return Promise.resolve(buffer);
   }
 }
 

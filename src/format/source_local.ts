@@ -39,6 +39,7 @@ export class LocalRepository extends AnyRepository {
     return new LocalRepository(name, directory, options);
   }
 
+  /** Opens one of its files; see {@linkcode Repository.open}. */
   async open(file: string): Promise<ByteSource | null> {
     const path = join(this.directory, checkInside(file, this.name));
     const label = `${this.name}/${file}`;
