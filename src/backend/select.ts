@@ -1,127 +1,204 @@
 /**
- * Which backend: the only place that knows both.
+ * Which home the kernels get: a graphics card through WebGPU where there is one, WebAssembly else.
  *
  * @module
  */
 import { WhetError } from "../errors.ts";
 import type { Backend } from "../tensor/backend.ts";
+import type { InstructionSet } from "./wasm/instance.ts";
 
-/** What can be asked for. */
+/** Which backend is wanted. */
 export type BackendName = "auto" | "webgpu" | "wasm";
 
-/** How a backend is made. */
-export interface BackendSettings {
-  /** WASM's instructions [relaxed where the engine has them]. */
-  instructionSet?: "relaxed" | "strict";
+/** How a backend is opened. */
+export interface BackendOptions {
+  /** WebAssembly's instruction set; by default relaxed where the engine has it. */
+  instructionSet?: InstructionSet;
 }
 
-/** A WebGPU adapter, as `whet devices` tells of it. */
-export interface AdapterReport {
-  /** Its name and driver. */
+/** An adapter that WebGPU found, for people to read. */
+export interface WebGpuDescription {
+  /** The adapter in its driver's words. */
   description: string;
-  /** Who made it. */
-  vendor: string;
-  /** Its family. */
-  architecture: string;
-  /** Whether it computes on the CPU; `auto` passes over it. */
+  /** Whether it computes on the CPU: slower than WebAssembly, and never chosen by `auto`. */
   software: boolean;
-  /** What it lists of WebGPU's optional features. */
+  /** Optional features, as WebGPU names them. */
   features: string[];
-  /** Its limits that matter here, in bytes or counts. */
+  /** Limits, as WebGPU names them. */
   limits: Record<string, number>;
 }
 
-/** What `whet devices` tells. */
-export interface BackendReport {
-  /** What `auto` picks, and why. */
-  auto: { backend: "webgpu" | "wasm"; reason: string };
-  /** The adapter, or why there is none. */
-  webgpu: AdapterReport | { available: false; reason: string };
-  /** What WebAssembly can do here. */
-  wasm: { instructionSet: "relaxed" | "strict"; sharedMemory: boolean; cores: number };
+/** What WebAssembly can do here, for people to read. */
+export interface WasmDescription {
+  /** The kernels' home in words. */
+  description: string;
+  /** The instruction set that is chosen by default; absent where the engine has no SIMD at all. */
+  instructionSet?: InstructionSet;
+  /** The most memory that it can use, in bytes. */
+  maximumBytes: number;
 }
 
+/** What `whet devices` prints. */
+export interface BackendDescriptions {
+  /** The backend that `auto` picks. */
+  auto: "webgpu" | "wasm";
+  /** Why it does. */
+  reason: string;
+  /** The adapter that `webgpu` would use, or null. */
+  webgpu: WebGpuDescription | null;
+  /** WebAssembly. */
+  wasm: WasmDescription;
+}
+
+const INSTALL =
+  "install a Vulkan driver (Debian, Ubuntu: libvulkan1 and the card's own driver, or mesa-vulkan-drivers), " +
+  "or use --backend wasm, which works everywhere";
+
 /**
- * Makes a backend.
+ * Opens a backend.
  *
- * @param name `"auto"` takes a hardware GPU, else WASM; `"webgpu"` takes a software adapter too.
- * @param settings WASM's instructions.
+ * @param name `auto` picks a hardware WebGPU adapter that works, else WebAssembly; `webgpu` takes a software
+ * adapter too; `wasm` works everywhere.
+ * @param options How.
  * @returns The backend; dispose it to free its memory.
- * @throws {WhetError} "option" for another name, "backend" where there is no adapter.
+ * @throws {WhetError} `backend` if what is asked for is not to be had, `option` for an unknown name.
+ *
+ * @example
+ * ```ts
+ * import { createBackend } from "./select.ts";
+ *
+ * using backend = await createBackend("wasm");
+ * console.log(backend.description);
+ * ```
  */
-export async function createBackend(name: BackendName, settings: BackendSettings = {}): Promise<Backend> {
-  if (!["auto", "webgpu", "wasm"].includes(name)) {
-    throw new WhetError("option", `backend: expected auto, webgpu or wasm, got ${JSON.stringify(name)}`);
+export async function createBackend(
+  name: BackendName = "auto",
+  options: BackendOptions = {},
+): Promise<Backend> {
+  switch (name) {
+    case "wasm":
+      return await openWasm(options);
+    case "webgpu": {
+      const adapter = await findAdapter();
+      if (!adapter) throw new WhetError("backend", `${missing()}; ${INSTALL}`);
+      return await openWebGpu(adapter);
+    }
+    case "auto": {
+      const adapter = await findAdapter();
+      if (!adapter || isSoftware(adapter)) return await openWasm(options);
+      try {
+        return await openWebGpu(adapter);
+      } catch {
+        // A card whose driver fails must not keep anyone from working; `webgpu` by name says why it fails.
+        return await openWasm(options);
+      }
+    }
+    default:
+      throw new WhetError("option", `--backend: expected auto, webgpu or wasm, got ${name}`);
   }
-  const adapter = name === "wasm" ? null : await findAdapter();
-  if (adapter && (name === "webgpu" || !isSoftware(adapter))) {
-    const { createWebGpuBackend } = await import("./webgpu/backend.ts");
-    return await createWebGpuBackend(adapter);
-  }
-  if (name === "webgpu") throw new WhetError("backend", `${NO_ADAPTER}; --backend wasm works everywhere`);
-  const { createWasmBackend } = await import("./wasm/backend.ts");
-  return await createWasmBackend(settings);
-}
-
-const NO_ADAPTER =
-  "no WebGPU adapter was found: install a Vulkan driver (on Debian mesa-vulkan-drivers and libvulkan1, or the card's own)";
-
-async function findAdapter(): Promise<GPUAdapter | null> {
-  // Edge runtimes have no navigator.gpu.
-  const gpu = (globalThis.navigator as { gpu?: GPU } | undefined)?.gpu;
-  return await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? null;
-}
-
-/** Whether an adapter computes on the CPU: ten times slower than WASM, so nobody wants it unasked. */
-function isSoftware({ info }: GPUAdapter): boolean {
-  return info.isFallbackAdapter ||
-    /llvmpipe|lavapipe|swiftshader|basic render/i.test(`${info.description} ${info.device}`);
 }
 
 /**
- * Looks at what there is.
+ * Describes what there is on this machine.
  *
- * @returns The adapter, WebAssembly's abilities, what `auto` picks and why.
+ * @returns What was found, and what `auto` picks and why.
  */
-export async function describeBackends(): Promise<BackendReport> {
+export async function describeBackends(): Promise<BackendDescriptions> {
   const { supports } = await import("./wasm/instance.ts");
+  const instructionSet = (["relaxed", "strict"] as const).find(supports);
+  const wasm: WasmDescription = {
+    description: instructionSet
+      ? `SIMD WebAssembly, ${instructionSet}`
+      : "WebAssembly without SIMD: cannot be used",
+    instructionSet,
+    maximumBytes: 65536 * 65536,
+  };
   const adapter = await findAdapter();
-  const software = adapter !== null && isSoftware(adapter);
-  const auto: BackendReport["auto"] = adapter && !software
-    ? { backend: "webgpu", reason: "a hardware adapter was found" }
-    : {
-      backend: "wasm",
-      reason: adapter ? "the only WebGPU adapter computes on the CPU, slower than WASM" : NO_ADAPTER,
-    };
+  if (!adapter) return { auto: "wasm", reason: missing(), webgpu: null, wasm };
+  const webgpu = describeAdapter(adapter);
+  if (webgpu.software) {
+    const reason =
+      `the only WebGPU adapter, ${webgpu.description}, computes on the CPU, which WebAssembly does faster`;
+    return { auto: "wasm", reason, webgpu, wasm };
+  }
+  try {
+    (await openWebGpu(adapter))[Symbol.dispose]();
+  } catch (error) {
+    const reason = `${webgpu.description} was found but fails: ${
+      error instanceof Error ? error.message : error
+    }`;
+    return { auto: "wasm", reason, webgpu, wasm };
+  }
   return {
-    auto,
-    webgpu: adapter ? describeAdapter(adapter, software) : { available: false, reason: NO_ADAPTER },
-    wasm: {
-      instructionSet: supports("relaxed") ? "relaxed" : "strict",
-      sharedMemory: typeof SharedArrayBuffer !== "undefined",
-      cores: globalThis.navigator?.hardwareConcurrency ?? 1,
-    },
+    auto: "webgpu",
+    reason: `${webgpu.description} is a graphics card that WebGPU can use`,
+    webgpu,
+    wasm,
   };
 }
 
-function describeAdapter({ info, features, limits }: GPUAdapter, software: boolean): AdapterReport {
-  const {
-    maxBufferSize,
-    maxStorageBufferBindingSize,
-    maxComputeWorkgroupStorageSize,
-    maxComputeInvocationsPerWorkgroup,
-  } = limits;
+async function openWasm(options: BackendOptions): Promise<Backend> {
+  const { createWasmBackend } = await import("./wasm/backend.ts");
+  return await createWasmBackend(options);
+}
+
+async function openWebGpu(adapter: GPUAdapter): Promise<Backend> {
+  const { createWebGpuBackend } = await import("./webgpu/backend.ts");
+  return await createWebGpuBackend(adapter);
+}
+
+/** Why there is no adapter. */
+function missing(): string {
+  return globalThis.navigator?.gpu ? "WebGPU finds no adapter on this machine" : "this runtime has no WebGPU";
+}
+
+/** The fastest hardware adapter, else a software one. */
+async function findAdapter(): Promise<GPUAdapter | null> {
+  const gpu = globalThis.navigator?.gpu;
+  if (!gpu) return null;
+  const restore = quietLoader();
+  try {
+    const fastest = await gpu.requestAdapter({ powerPreference: "high-performance" });
+    if (fastest && !isSoftware(fastest)) return fastest;
+    return await gpu.requestAdapter() ?? fastest;
+  } catch {
+    return null;
+  } finally {
+    restore();
+  }
+}
+
+/**
+ * Without XDG_RUNTIME_DIR (containers, services) Mesa writes two lines of complaint to standard error at
+ * every look for an adapter. Where the environment may be written, it gets a value for that long.
+ */
+function quietLoader(): () => void {
+  const name = "XDG_RUNTIME_DIR";
+  if (globalThis.Deno?.build.os !== "linux") return () => {};
+  if (Deno.permissions.querySync({ name: "env", variable: name }).state !== "granted" || Deno.env.get(name)) {
+    return () => {};
+  }
+  Deno.env.set(name, "/nonexistent");
+  return () => Deno.env.delete(name);
+}
+
+/** Whether an adapter computes on the CPU, whether or not its implementation says so. */
+function isSoftware({ info }: GPUAdapter): boolean {
+  const words = [info.vendor, info.architecture, info.device, info.description].join(" ");
+  return info.isFallbackAdapter === true ||
+    /llvmpipe|lavapipe|softpipe|swiftshader|basic render|\bwarp\b|software|\bcpu\b/i.test(words);
+}
+
+function describeAdapter(adapter: GPUAdapter): WebGpuDescription {
+  const { info, limits } = adapter;
+  const names = Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(limits)))
+    .filter(([, property]) => property.get).map(([name]) => name as keyof GPUSupportedLimits);
   return {
-    description: info.description || info.device,
-    vendor: info.vendor,
-    architecture: info.architecture,
-    software,
-    features: [...features].sort(),
-    limits: {
-      maxBufferSize,
-      maxStorageBufferBindingSize,
-      maxComputeWorkgroupStorageSize,
-      maxComputeInvocationsPerWorkgroup,
-    },
+    description: info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(" "),
+    software: isSoftware(adapter),
+    features: [...adapter.features].sort(),
+    limits: Object.fromEntries(
+      names.map((name) => [name, limits[name]]).filter(([, value]) => typeof value === "number"),
+    ),
   };
 }
