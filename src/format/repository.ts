@@ -203,6 +203,7 @@ export class MemorySource extends AnySource {
     this.#bytes = bytes;
   }
 
+  /** Copies a stretch of it. */
   protected fill(offset: number, buffer: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
     buffer.set(this.#bytes.subarray(offset, offset + buffer.length));
     this.reached(offset + buffer.length);
