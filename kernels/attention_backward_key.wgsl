@@ -1,0 +1,73 @@
+// The keys' and values' part of dQkv: a workgroup takes 32 keys of one head through the queries that see
+// them; dValue = Σ over queries of probability · dOut, dKey = Σ of dLogit · scale · query.
+//#import attention_tiles
+
+struct Params {
+  T: u32,
+  H: u32,
+  scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(3) var<storage, read> ends: array<u32>; // (T)
+@group(0) @binding(4) var<storage, read> logSumExp: array<f32>; // (T, H)
+@group(0) @binding(5) var<storage, read> delta: array<f32>; // (T, H)
+@group(0) @binding(6) var<storage, read_write> dQkv: array<f32>; // (T, 3C)
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let tx = thread & 7;
+  let ty = thread >> 3;
+  let head = group.y;
+  let k0 = group.x * 32;
+  let row = k0 + ty * 4;
+  var end = vec4u();
+  //#for i in 0..4
+  if (row + $i < p.T) {
+    end[$i] = ends[row + $i];
+  }
+  //#end
+
+  var dKey: array<mat4x4f, $CHUNKS>;
+  var dValue: array<mat4x4f, $CHUNKS>;
+  let last = ends[min(k0 + 31, p.T - 1)];
+  for (var q0 = k0; q0 < last; q0 += 32) {
+    let query = vec4u(q0 + tx * 4) + vec4u(0, 1, 2, 3);
+    var lse = vec4f();
+    var mean = vec4f();
+    //#for i in 0..4
+    if (query[$i] < p.T) {
+      lse[$i] = logSumExp[query[$i] * p.H + head];
+      mean[$i] = delta[query[$i] * p.H + head];
+    }
+    //#end
+    var weights = p.scale * product(KEY, k0, QUERY, q0, head, thread);
+    //#for i in 0..4
+    weights[$i] = select(vec4f(), exp(weights[$i] - lse), query >= vec4u(row + $i) & query < vec4u(end[$i]));
+    //#end
+    setWeights(weights, thread);
+    //#for c in 0..CHUNKS
+    dValue[$c] += weigh(GRADIENT, q0, head, $c * 32, thread);
+    //#end
+    let gradients = product(VALUE, k0, GRADIENT, q0, head, thread);
+    //#for i in 0..4
+    weights[$i] *= (gradients[$i] - mean) * p.scale;
+    //#end
+    setWeights(weights, thread);
+    //#for c in 0..CHUNKS
+    dKey[$c] += weigh(QUERY, q0, head, $c * 32, thread);
+    //#end
+  }
+
+  //#for i in 0..4
+  if (row + $i < p.T) {
+    //#for c in 0..CHUNKS
+    for (var j = 0u; j < 4 && $c * 32 + tx * 4 + j < D; j++) {
+      let i = (((row + $i) * 3 + KEY) * p.H + head) * D + $c * 32 + tx * 4 + j;
+      dQkv[i] = dKey[$c][$i][j];
+      dQkv[i + p.H * D] = dValue[$c][$i][j];
+    }
+    //#end
+  }
+  //#end
+}

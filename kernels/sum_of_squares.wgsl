@@ -1,0 +1,29 @@
+// partials[first + group] = Σ x² over every groups-th block of 256; `sum_partials` adds them up.
+//#import reduce
+
+const THREADS = 256u;
+
+struct Params {
+  length: u32,
+  first: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> partials: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  var sum = 0.0;
+  for (var i = group.x * THREADS + thread; i < p.length; i += groups.x * THREADS) {
+    sum += x[i] * x[i];
+  }
+  sum = sumAcross(thread, sum);
+  if (thread == 0) {
+    partials[p.first + group.x] = sum;
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Self-attention, forward, backward and over a cache.
+ *
+ * @module
+ */
+import { WhetError } from "../../errors.ts";
+import type * as K from "../../tensor/backend.ts";
+import { elementwise } from "./elementwise.ts";
+import { type Gpu, slice } from "./gpu.ts";
+import { temporary } from "./memory.ts";
+
+/** Queries or keys of one workgroup, and elements of a head in one chunk. */
+const TILE = 32;
+/** The widest head. */
+const MAX_WIDTH = 128;
+
+/** D, and the variant of the tiled kernels for it. */
+function variant(C: number, heads: number) {
+  const D = C / heads;
+  if (!Number.isInteger(D) || D > MAX_WIDTH) {
+    throw new WhetError(
+      "unsupported",
+      `attention of ${heads} heads over ${C} channels: a head must have a whole number of them, at most 128`,
+    );
+  }
+  const DEPTH = Math.min(TILE, Math.ceil(D / 4) * 4);
+  return { D, constants: { D, CHUNKS: Math.ceil(D / TILE), DEPTH, VECTORS: D % 4 === 0 } };
+}
+
+/** Causal self-attention within sequences. */
+export function attention(gpu: Gpu, args: K.AttentionArgs): void {
+  const { heads: H, scale, out } = args;
+  const [T, C] = out.shape;
+  const { constants } = variant(C, H);
+  gpu.run(
+    "attention",
+    {
+      qkv: slice(args.qkv),
+      starts: slice(args.starts),
+      out: slice(out),
+      logSumExp: slice(args.logSumExp),
+    },
+    { T, H, scale },
+    [Math.ceil(T / TILE), H],
+    constants,
+  );
+}
+
+/** Its gradient, from probabilities that are recomputed from `logSumExp`, once by queries, once by keys. */
+export function attentionBackward(gpu: Gpu, args: K.AttentionBackwardArgs): void {
+  const { heads: H, scale } = args;
+  const [T, C] = args.out.shape;
+  const { D, constants } = variant(C, H);
+  temporary(gpu, [T, H], (delta) => {
+    const { out, dOut } = args;
+    const others = { out: slice(out), dOut: slice(dOut) };
+    elementwise(gpu, "attention_delta", T * H, { delta }, { D }, undefined, others);
+    const bindings = {
+      qkv: slice(args.qkv),
+      dOut: slice(dOut),
+      logSumExp: slice(args.logSumExp),
+      delta: slice(delta),
+      dQkv: slice(args.dQkv),
+    };
+    const grid = [Math.ceil(T / TILE), H] as const;
+    const backward = { ...constants, BACKWARD: true };
+    const params = { T, H, scale };
+    gpu.run("attention_backward_query", { ...bindings, starts: slice(args.starts) }, params, grid, backward);
+    gpu.run("attention_backward_key", { ...bindings, ends: slice(args.ends) }, params, grid, backward);
+  });
+}
+
+/** Attention of new tokens over the cache, into which their keys and values go first. */
+export function cachedAttention(gpu: Gpu, args: K.CachedAttentionArgs): void {
+  const { heads: H, scale, out } = args;
+  const [T, C] = out.shape;
+  const { D } = variant(C, H);
+  const bindings = {
+    qkv: slice(args.qkv),
+    keys: slice(args.keys),
+    values: slice(args.values),
+    slots: slice(args.slots),
+    positions: slice(args.positions),
+  };
+  const positionsPerSlot = args.keys.shape[1];
+  gpu.run("cache_store", bindings, { length: T * C, C, positionsPerSlot }, [Math.ceil(T * C / 256)]);
+  gpu.run("cached_attention", { ...bindings, out: slice(out) }, { H, positionsPerSlot, scale }, [T, H], {
+    D,
+  });
+}

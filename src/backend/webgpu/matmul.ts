@@ -1,0 +1,102 @@
+/**
+ * Matrix products: which parts of the operands meet in which dispatch.
+ *
+ * @module
+ */
+import { WhetError } from "../../errors.ts";
+import type { MatmulArgs } from "../../tensor/backend.ts";
+import { Tensor } from "../../tensor/tensor.ts";
+import { add, gelu, isSame } from "./elementwise.ts";
+import { type Gpu, slice } from "./gpu.ts";
+import { temporary } from "./memory.ts";
+import { type Parts, rowRanges, rowSlice, weightParts } from "./weights.ts";
+
+/** Outputs of one workgroup along either axis. */
+const TILE = 64;
+
+/**
+ * out = activation(alpha · op(a) · op(b) + bias) + residual. Where b lies in parts, each makes some of
+ * out's columns (transposed) or adds its share of the inner sums; where a or out exceed a binding, they
+ * are worked through by rows.
+ */
+export function matmul(gpu: Gpu, args: MatmulArgs): void {
+  const { a, out, transposeA = false, transposeB = false } = args;
+  const [M, N] = out.shape;
+  const K = a.shape[transposeA ? 0 : 1];
+  if (transposeA && !(args.b instanceof Tensor)) {
+    throw new WhetError("backend", `matmul (M=${M}, N=${N}, K=${K}): transposeA takes a plain b`);
+  }
+  const b = weightParts(gpu, args.b, transposeA && !transposeB ? M : 0);
+  if (args.activation && !transposeB && b.parts.length > 1) return matmulThenActivation(gpu, args);
+  const rows = transposeA ? rowRanges(gpu, M, N) : rowRanges(gpu, M, K, N);
+  b.parts.forEach((_, i) => {
+    for (const range of rows) product(gpu, args, b, i, range.first, range.rows);
+  });
+}
+
+/** One dispatch: some rows of the product with one part of b. */
+function product(gpu: Gpu, args: MatmulArgs, b: Parts, part: number, m: number, M: number): void {
+  const { a, out, transposeA = false, transposeB = false, bias, residual } = args;
+  const N = out.shape[1];
+  const { first, rows, bindings, params } = b.parts[part];
+  const [k, K] = transposeB ? [0, a.shape[transposeA ? 0 : 1]] : [first, rows];
+  const [column, columns] = transposeB ? [first, rows] : [0, N];
+  // All but the first share of an inner sum are added to what is there.
+  const continues = !transposeB && part > 0;
+  const inPlace = residual !== undefined && isSame(residual, out);
+  const outFactor = continues ? 1 : Number(args.accumulate ?? false) + Number(inPlace);
+
+  const [aStride, aColumn] = transposeA ? [a.shape[1], m] : [a.shape[1], k];
+  const aColumns = transposeA ? M : K;
+  const wants = { bias: !continues && bias, residual: !continues && !inPlace && residual };
+  gpu.run(
+    "matmul",
+    {
+      ...bindings,
+      a: transposeA && transposeB
+        ? slice(a)
+        : transposeA
+        ? rowSlice(a, { first: k, rows: K })
+        : rowSlice(a, { first: m, rows: M }),
+      out: rowSlice(out, { first: m, rows: M }),
+      bias: wants.bias ? slice(wants.bias) : undefined,
+      residual: wants.residual ? rowSlice(wants.residual, { first: m, rows: M }) : undefined,
+    },
+    {
+      M,
+      N: columns,
+      K,
+      ...params,
+      aStride,
+      aColumn,
+      outStride: N,
+      outColumn: column,
+      alpha: args.alpha ?? 1,
+      hasBias: Number(Boolean(wants.bias)),
+      hasGelu: Number(args.activation === "gelu"),
+      hasResidual: Number(Boolean(wants.residual)),
+      outFactor,
+    },
+    [Math.ceil(columns / TILE), Math.ceil(M / TILE)],
+    {
+      FORMAT: b.format,
+      TRANSPOSE_A: transposeA,
+      TRANSPOSE_B: transposeB,
+      A_VECTORS: [aStride, aColumn, aColumns].every((x) => x % 4 === 0),
+      OUT_VECTORS: [N, column, columns].every((x) => x % 4 === 0),
+    },
+  );
+}
+
+/** For inner sums in several shares: the activation comes when they are complete. */
+function matmulThenActivation(gpu: Gpu, args: MatmulArgs): void {
+  const { out, residual } = args;
+  temporary(gpu, out.shape, (sum) => {
+    matmul(gpu, { ...args, out: sum, activation: undefined, residual: undefined });
+    if (!residual) return gelu(gpu, { x: sum, out });
+    temporary(gpu, out.shape, (activated) => {
+      gelu(gpu, { x: sum, out: activated });
+      add(gpu, { a: activated, b: residual, out });
+    });
+  });
+}

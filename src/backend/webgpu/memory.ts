@@ -1,0 +1,26 @@
+/**
+ * Plain tensors in the device's memory.
+ *
+ * @module
+ */
+import { type DType, Tensor } from "../../tensor/tensor.ts";
+import type { Gpu } from "./gpu.ts";
+
+/** Allocates a tensor whose content is undefined. */
+export function allocate(gpu: Gpu, shape: readonly number[], dtype: DType = "f32"): Tensor {
+  const length = shape.reduce((product, extent) => product * extent, 1);
+  const memory = gpu.allocate(length * 4, `a tensor [${shape}]`);
+  gpu.allocations++;
+  return new Tensor(shape, dtype, memory);
+}
+
+/** Runs work with a tensor that is free again when it returns, though not before its kernels are done. */
+export function temporary(gpu: Gpu, shape: readonly number[], work: (tensor: Tensor) => void): void {
+  const length = shape.reduce((product, extent) => product * extent, 1);
+  const memory = gpu.allocate(length * 4, `a temporary tensor [${shape}]`);
+  try {
+    work(new Tensor(shape, "f32", memory));
+  } finally {
+    gpu.release(memory);
+  }
+}

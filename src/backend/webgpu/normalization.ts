@@ -1,0 +1,63 @@
+/**
+ * Layer normalisation, and sums over rows.
+ *
+ * @module
+ */
+import type * as K from "../../tensor/backend.ts";
+import { type Gpu, slice } from "./gpu.ts";
+
+/** Columns of one workgroup of a sum over rows. */
+const COLUMNS = 32;
+
+/** out = (x − mean) · rstd · weight + bias. */
+export function layerNorm(gpu: Gpu, args: K.LayerNormArgs): void {
+  const [T, C] = args.x.shape;
+  gpu.run(
+    "layer_norm",
+    {
+      x: slice(args.x),
+      weight: slice(args.weight),
+      bias: slice(args.bias),
+      out: slice(args.out),
+      mean: slice(args.mean),
+      rstd: slice(args.rstd),
+    },
+    { T, C, epsilon: args.epsilon },
+    [T],
+  );
+}
+
+/** Its gradients. */
+export function layerNormBackward(gpu: Gpu, args: K.LayerNormBackwardArgs): void {
+  const [T, C] = args.x.shape;
+  const { dX, dWeight, dBias } = args;
+  const forward = {
+    x: slice(args.x),
+    mean: slice(args.mean),
+    rstd: slice(args.rstd),
+    dOut: slice(args.dOut),
+  };
+  if (dX) {
+    gpu.run(
+      "layer_norm_backward",
+      { ...forward, weight: slice(args.weight), dX: slice(dX) },
+      { T, C, accumulate: Number(args.accumulate ?? false) },
+      [T],
+    );
+  }
+  if (dWeight || dBias) {
+    gpu.run(
+      "layer_norm_weights",
+      { ...forward, dWeight: dWeight && slice(dWeight), dBias: dBias && slice(dBias) },
+      { rows: T, columns: C, wantsWeight: Number(!!dWeight), wantsBias: Number(!!dBias) },
+      [Math.ceil(C / COLUMNS), 1],
+    );
+  }
+}
+
+/** out[n] += Σ over m of x[m, n]. */
+export function sumRows(gpu: Gpu, { x, out }: K.SumRowsArgs): void {
+  const [rows, columns] = x.shape;
+  const bindings = { x: slice(x), out: slice(out) };
+  gpu.run("sum_rows", bindings, { rows, columns }, [Math.ceil(columns / COLUMNS), 1]);
+}

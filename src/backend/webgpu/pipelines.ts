@@ -1,0 +1,122 @@
+/**
+ * Kernels as the device runs them: compiled once per variant, their bindings and parameters read from
+ * the WGSL itself, so that a name there is the name in the call.
+ *
+ * @module
+ */
+import { WhetError } from "../../errors.ts";
+import { type Constants, expand } from "./template.ts";
+
+/** A `var<storage>` of a kernel. */
+export interface Binding {
+  /** Its name in the WGSL. */
+  readonly name: string;
+  /** Its number. */
+  readonly index: number;
+  /** Whether the kernel writes to it (or only must not bind it as read-only). */
+  readonly writes: boolean;
+}
+
+/** One compiled variant. */
+export interface Kernel {
+  /** Its file in `kernels/`. */
+  readonly name: string;
+  /** Ready to run. */
+  readonly pipeline: GPUComputePipeline;
+  /** What its bind groups look like. */
+  readonly layout: GPUBindGroupLayout;
+  /** Its storage bindings, in order. */
+  readonly bindings: readonly Binding[];
+  /** The fields of its `Params`, each of 4 bytes, in order. */
+  readonly fields: readonly { readonly name: string; readonly float: boolean }[];
+  /** Bind groups by what they bind. */
+  readonly groups: Map<string, GPUBindGroup>;
+}
+
+/** Bytes of a uniform binding: room for 64 fields. */
+export const PARAMS_BYTES = 256;
+
+const STORAGE = /@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>\s*(\w+)/g;
+const PARAMS = /struct Params \{([^}]*)\}/;
+const FIELD = /(\w+)\s*:\s*(u32|f32)/g;
+
+/** Compiles variants on first use and keeps them. */
+export class PipelineCache {
+  readonly #kernels = new Map<string, Kernel>();
+
+  /**
+   * @param device Where they run.
+   * @param sources The files of `kernels/` by name.
+   * @param guard Runs the creation of a pipeline; turns what goes wrong into an error that carries `what`.
+   */
+  constructor(
+    readonly device: GPUDevice,
+    readonly sources: Readonly<Record<string, string>>,
+    readonly guard: <T>(what: string, create: () => T) => T,
+  ) {}
+
+  /** Every variant compiled so far. */
+  all(): Iterable<Kernel> {
+    return this.#kernels.values();
+  }
+
+  /**
+   * A compiled variant.
+   *
+   * @param name The file in `kernels/`.
+   * @param constants What the variant is.
+   * @param shared Read-only bindings to declare as writable, because their buffer is also written to:
+   * WebGPU lets no dispatch use one buffer as both, even where the ranges are apart.
+   * @throws {WhetError} `backend` if there is no such kernel or it does not parse.
+   */
+  get(name: string, constants: Constants, shared: readonly string[] = []): Kernel {
+    let key = name;
+    for (const constant in constants) key += ` ${constant}=${constants[constant]}`;
+    for (const binding of shared) key += ` &${binding}`;
+    let kernel = this.#kernels.get(key);
+    if (!kernel) this.#kernels.set(key, kernel = this.#compile(name, key, constants, shared));
+    return kernel;
+  }
+
+  #compile(name: string, label: string, constants: Constants, shared: readonly string[]): Kernel {
+    let code = expand(this.sources, name, constants);
+    for (const binding of shared) {
+      code = code.replace(
+        new RegExp(`var<storage, read> ${binding}:`),
+        `var<storage, read_write> ${binding}:`,
+      );
+    }
+    const bindings = [...code.matchAll(STORAGE)]
+      .map(([, index, access, name]) => ({ name, index: Number(index), writes: access === "read_write" }))
+      .sort((a, b) => a.index - b.index);
+    const fields = [...(PARAMS.exec(code.replace(/\/\/.*/g, ""))?.[1] ?? "").matchAll(FIELD)]
+      .map(([, name, type]) => ({ name, float: type === "f32" }));
+    if (fields.length * 4 > PARAMS_BYTES) {
+      throw new WhetError("backend", `kernels/${name}.wgsl: Params has more than ${PARAMS_BYTES / 4} fields`);
+    }
+    const { device } = this;
+    return this.guard(`compiling kernel ${label}`, () => {
+      const layout = device.createBindGroupLayout({
+        label,
+        entries: [
+          {
+            binding: 0,
+            visibility: GPUShaderStage.COMPUTE,
+            buffer: { type: "uniform", hasDynamicOffset: true },
+          },
+          ...bindings.map(({ index, writes }): GPUBindGroupLayoutEntry => ({
+            binding: index,
+            visibility: GPUShaderStage.COMPUTE,
+            buffer: { type: writes ? "storage" : "read-only-storage" },
+          })),
+        ],
+      });
+      const pipeline = device.createComputePipeline({
+        label,
+        layout: device.createPipelineLayout({ label, bindGroupLayouts: [layout] }),
+        compute: { module: device.createShaderModule({ label, code }), entryPoint: "main" },
+      });
+      return { name, pipeline, layout, bindings, fields, groups: new Map() };
+    });
+  }
+}
