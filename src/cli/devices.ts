@@ -3,14 +3,27 @@
  *
  * @module
  */
-import { type BackendReport, describeBackends } from "../backend/select.ts";
+import { type BackendDescriptions, describeBackends } from "../backend/select.ts";
 import type { DEVICES } from "./commands.ts";
 import type { Values } from "./flags.ts";
 import { printLine } from "./output.ts";
 
 /** Tells which backends there are; see `DEVICES` for the flags. */
-export async function runDevices(values: Values<typeof DEVICES>): Promise<BackendReport> {
-  const report = await describeBackends();
-  if (!values.json) printLine(JSON.stringify(report, null, 2));
-  return report;
+export async function runDevices(values: Values<typeof DEVICES>): Promise<BackendDescriptions> {
+  const found = await describeBackends();
+  if (!values.json) printLine(describe(found));
+  return found;
+}
+
+function describe({ auto, reason, webgpu, wasm }: BackendDescriptions): string {
+  const lines = [`auto    ${auto}: ${reason}`];
+  if (webgpu) {
+    lines.push(`webgpu  ${webgpu.description}${webgpu.software ? " (software)" : ""}`);
+    lines.push(`        features: ${webgpu.features.join(", ") || "none"}`);
+    for (const [name, limit] of Object.entries(webgpu.limits)) lines.push(`        ${name}: ${limit}`);
+  } else {
+    lines.push("webgpu  none");
+  }
+  lines.push(`wasm    ${wasm.description}; at most ${wasm.maximumBytes / 2 ** 30} GiB`);
+  return lines.join("\n");
 }

@@ -80,7 +80,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   if (own) checkVocabulary(own, config.vocab_size);
   const tokenizer = own ?? await standardTokenizer(source, config);
 
-  const checkpoint = await openCheckpoint(repository);
+  using checkpoint = await openCheckpoint(repository);
   const names = matchNames(checkpoint, config, source);
   return await withBackend(options, async (backend, ownsBackend) => {
     const parameters = new Map<string, Matrix>();

@@ -157,12 +157,7 @@ export class Lora implements Disposable {
    */
   static async load(source: string, options: SourceOptions = {}): Promise<Lora> {
     const { config, modules } = await readAdapter(await openRepository(source, options));
-    const scaled = new Map([...modules].map(([name, module]) => {
-      const alpha = patterned(config.alphaPattern, name) ?? config.alpha;
-      const scaling = alpha / (config.rsLora ? Math.sqrt(module.rank) : module.rank);
-      return [name, { ...module, scaling }];
-    }));
-    return new Lora(config, scaled, source);
+    return new Lora(config, modules, source);
   }
 
   /** Numbers that training changes. */
@@ -291,12 +286,4 @@ function matchTargets(names: readonly string[], targets: readonly string[]): str
     }
   }
   return names.filter((name) => targets.some((target) => matches(name, target)));
-}
-
-/** The entry of a pattern table for a layer; PEFT matches keys against the ends of names. */
-function patterned(patterns: Readonly<Record<string, number>>, name: string): number | undefined {
-  for (const [pattern, value] of Object.entries(patterns)) {
-    if (new RegExp(`(^|.*\\.)(${pattern})$`).test(name)) return value;
-  }
-  return undefined;
 }

@@ -5,7 +5,7 @@
  * @module
  */
 import { Dialogues } from "../data/dialogues.ts";
-import { AnyRepository, AnySource, type ByteSource } from "../format/repository.ts";
+import { AnyRepository, type ByteSource, MemorySource } from "../format/repository.ts";
 
 /** Files in memory. */
 class MemoryRepository extends AnyRepository {
@@ -18,21 +18,7 @@ class MemoryRepository extends AnyRepository {
 
   open(file: string): Promise<ByteSource | null> {
     const bytes = this.#files.get(file);
-    return Promise.resolve(bytes ? new MemorySource(`${this.name}/${file}`, file, bytes) : null);
-  }
-}
-
-class MemorySource extends AnySource {
-  readonly #bytes: Uint8Array;
-
-  constructor(name: string, file: string, bytes: Uint8Array) {
-    super(name, file, bytes.length, {});
-    this.#bytes = bytes;
-  }
-
-  protected fill(offset: number, buffer: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
-    buffer.set(this.#bytes.subarray(offset, offset + buffer.length));
-    return Promise.resolve(buffer);
+    return Promise.resolve(bytes ? new MemorySource(bytes, `${this.name}/${file}`, file) : null);
   }
 }
 
