@@ -45,12 +45,15 @@ export function fill(out: usize, value: f32, begin: usize, end: usize): void {
   for (let i = begin; i < end; i += 4) storeUpTo(out + i * 4, v, end - i);
 }
 
+/** As in `math.ts`, constants of loops come from memory. */
+const CONSTANTS: usize = memory.data<u32>([0x85ebca6b, 0xc2b2ae35]);
+
 /** MurmurHash3's finaliser; `src/tensor/random.ts` says the same of one number. */
 // @ts-ignore: decorator
 @inline
 function mix(x: v128): v128 {
-  x = i32x4.mul(v128.xor(x, i32x4.shr_u(x, 16)), i32x4.splat(0x85ebca6b));
-  x = i32x4.mul(v128.xor(x, i32x4.shr_u(x, 13)), i32x4.splat(0xc2b2ae35));
+  x = i32x4.mul(v128.xor(x, i32x4.shr_u(x, 16)), v128.load32_splat(CONSTANTS));
+  x = i32x4.mul(v128.xor(x, i32x4.shr_u(x, 13)), v128.load32_splat(CONSTANTS + 4));
   return v128.xor(x, i32x4.shr_u(x, 16));
 }
 
@@ -72,11 +75,14 @@ export function dropout(
 ): void {
   const factor = f32x4.splat(scale);
   const least = i32x4.splat(threshold);
+  const first = i32x4.splat(key0);
+  const second = i32x4.splat(key1);
+  const lanes = i32x4(0, 1, 2, 3);
   for (let i = begin; i < end; i += 4) {
     const at = i * 4;
     const count = end - i;
-    const place = i32x4.add(i32x4.splat(<u32> i + 0x9e3779b9), i32x4(0, 1, 2, 3));
-    const bits = mix(v128.xor(mix(v128.xor(mix(place), i32x4.splat(key0))), i32x4.splat(key1)));
+    const place = i32x4.add(i32x4.splat(<u32> i + 0x9e3779b9), lanes);
+    const bits = mix(v128.xor(mix(v128.xor(mix(place), first)), second));
     const kept = i32x4.ge_s(i32x4.shr_u(bits, 8), least);
     let v = v128.and(f32x4.mul(loadUpTo(x + at, count), factor), kept);
     if (accumulate) v = f32x4.add(v, loadUpTo(out + at, count));

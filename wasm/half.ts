@@ -3,15 +3,24 @@
  * numbers, infinities and NaN included. Four at a time, as the low 16 bits of each lane.
  */
 
+/** As in `math.ts`, constants of loops come from memory. */
+const CONSTANTS: usize = memory.data<u32>([0x7fff, 0x77800000, 0x0f7fffff, 0x7f800000, 0x8000]);
+
+// @ts-ignore: decorator
+@inline
+function constant(i: usize): v128 {
+  return v128.load32_splat(CONSTANTS + i * 4);
+}
+
 /** The halves in the lanes' low 16 bits (the high ones are zero) as f32. */
 // @ts-ignore: decorator
 @inline
 export function fromHalf(h: v128): v128 {
-  const magnitude = i32x4.shl(v128.and(h, i32x4.splat(0x7fff)), 13);
-  // The exponent's bias moves from 15 to 127 by an exact product, which also normalises subnormals.
-  const value = f32x4.mul(magnitude, f32x4.splat(5.192296858534828e33)); // 2¹¹²
-  const special = v128.and(i32x4.ge_s(magnitude, i32x4.splat(0x0f800000)), i32x4.splat(0x7f800000));
-  const sign = i32x4.shl(v128.and(h, i32x4.splat(0x8000)), 16);
+  const magnitude = i32x4.shl(v128.and(h, constant(0)), 13);
+  // The exponent's bias moves from 15 to 127 by an exact product with 2¹¹², which also normalises subnormals.
+  const value = f32x4.mul(magnitude, constant(1));
+  const special = v128.and(i32x4.gt_s(magnitude, constant(2)), constant(3));
+  const sign = i32x4.shl(v128.and(h, constant(4)), 16);
   return v128.or(v128.or(value, special), sign);
 }
 

@@ -4,6 +4,7 @@ export { add, dropout, fill, gelu, geluBackward } from "./elementwise";
 export { addToRows, embedding, gather } from "./embedding";
 export { attention, attentionScratch, storeKeysValues } from "./attention";
 export { attentionBackward, attentionBackwardScratch } from "./attention_backward";
+export { constantsEnd } from "./simd";
 export { crossEntropy } from "./loss";
 export { layerNorm, layerNormBackward, layerNormWeightGradient } from "./norm";
 export { matmul, matmulScratch } from "./matmul";

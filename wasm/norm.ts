@@ -1,5 +1,6 @@
 /** Layer normalisation, forward and backward (Ba, Kiros, Hinton 2016). */
 import { fma, loadSome, loadUpTo, storeUpTo, sumLanes, zero } from "./simd";
+import { addTo } from "./reduce";
 
 /** Rows begin … end − 1 of out = (x − mean) · rstd · weight + bias. */
 export function layerNorm(
@@ -103,7 +104,7 @@ export function layerNormBackward(
   }
 }
 
-/** Columns begin … end − 1 (begin a multiple of 4) of dWeight += Σ over rows of dOut · n. */
+/** Columns begin … end − 1 (begin a multiple of 16) of dWeight += Σ over rows of dOut · n. */
 export function layerNormWeightGradient(
   x: usize,
   mean: usize,
@@ -115,12 +116,32 @@ export function layerNormWeightGradient(
   begin: usize,
   end: usize,
 ): void {
-  for (let c = begin; c < end; c += 4) {
+  let c = begin;
+  for (; c + 16 <= end; c += 16) {
+    let t0 = zero(), t1 = zero(), t2 = zero(), t3 = zero();
+    for (let first: usize = 0; first < T; first += 128) {
+      let s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
+      for (let t = first; t < min(T, first + 128); t++) {
+        const at = (t * C + c) * 4;
+        const p = x + at;
+        const g = dOut + at;
+        const m = v128.load32_splat(mean + t * 4);
+        const r = v128.load32_splat(rstd + t * 4);
+        s0 = fma(f32x4.mul(f32x4.sub(v128.load(p), m), r), v128.load(g), s0);
+        s1 = fma(f32x4.mul(f32x4.sub(v128.load(p + 16), m), r), v128.load(g + 16), s1);
+        s2 = fma(f32x4.mul(f32x4.sub(v128.load(p + 32), m), r), v128.load(g + 32), s2);
+        s3 = fma(f32x4.mul(f32x4.sub(v128.load(p + 48), m), r), v128.load(g + 48), s3);
+      }
+      t0 = f32x4.add(t0, s0), t1 = f32x4.add(t1, s1), t2 = f32x4.add(t2, s2), t3 = f32x4.add(t3, s3);
+    }
+    addTo(dWeight + c * 4, t0, t1, t2, t3);
+  }
+  for (; c < end; c += 4) {
     const n = end - c;
     let total = zero();
-    for (let t0: usize = 0; t0 < T; t0 += 128) {
+    for (let first: usize = 0; first < T; first += 128) {
       let sum = zero();
-      for (let t = t0; t < min(T, t0 + 128); t++) {
+      for (let t = first; t < min(T, first + 128); t++) {
         const at = (t * C + c) * 4;
         const d = f32x4.sub(loadUpTo(x + at, n), v128.load32_splat(mean + t * 4));
         sum = fma(f32x4.mul(d, v128.load32_splat(rstd + t * 4)), loadUpTo(dOut + at, n), sum);

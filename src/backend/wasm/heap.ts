@@ -12,6 +12,8 @@ import { WhetError } from "../../errors.ts";
 const PAGE = 65536;
 /** Pages to begin with, the least that the kernels' module is compiled for. */
 const FIRST_PAGES = 16;
+/** Below lie the kernels' constants; and a pointer of 0 can mean "none". */
+const FIRST_ADDRESS = 4096;
 /** Every allocation begins at a multiple of so many bytes, a cache line. */
 const ALIGNMENT = 64;
 /** Bytes at the memory's end that are never handed out: a vector load may begin inside the last allocation and end beyond it. */
@@ -48,8 +50,7 @@ export class Heap {
   /** @param maximumPages The most pages of 64 KiB that it grows to; 65536 (4 GiB) by default. */
   constructor(maximumPages = 65536) {
     [this.memory, this.#maximumPages] = createMemory(maximumPages);
-    // Address 0 is nobody's, so that a pointer of 0 can mean "none".
-    this.#free = [{ start: ALIGNMENT, end: this.memory.buffer.byteLength - GUARD }];
+    this.#free = [{ start: FIRST_ADDRESS, end: this.memory.buffer.byteLength - GUARD }];
     this.#f32 = new Float32Array(this.memory.buffer);
     this.#u32 = new Uint32Array(this.memory.buffer);
   }
