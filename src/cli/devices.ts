@@ -20,7 +20,10 @@ function describe({ auto, reason, webgpu, wasm }: BackendDescriptions): string {
   if (webgpu) {
     lines.push(`webgpu  ${webgpu.description}${webgpu.software ? " (software)" : ""}`);
     lines.push(`        features: ${webgpu.features.join(", ") || "none"}`);
-    for (const [name, limit] of Object.entries(webgpu.limits)) lines.push(`        ${name}: ${limit}`);
+    const limits = Object.entries(webgpu.limits).filter(([name]) =>
+      /Buffer(Size|BindingSize)$|^maxCompute/.test(name)
+    );
+    for (const [name, limit] of limits) lines.push(`        ${name}: ${limit}`);
   } else {
     lines.push("webgpu  none");
   }

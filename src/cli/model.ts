@@ -51,22 +51,26 @@ function describe(model: GPT2): string {
     `${model.weights}, on ${model.backend.description}`;
 }
 
+/** What takes less is not worth a line, in milliseconds. */
+const PATIENCE = 500;
+
 /** Progress of files that take a while; quick ones show nothing. */
 export function showLoading(quiet: boolean): { show: (progress: Loaded) => void; finish: () => void } {
-  const begin = performance.now();
-  let current: { file: string; bar: Progress } | null = null;
+  let current: { file: string; begin: number; bar: Progress | null } | null = null;
   const finish = () => {
-    current?.bar.finish();
+    current?.bar?.finish();
     current = null;
   };
   return {
     finish,
     show: ({ file, loaded, total }) => {
-      if (quiet || performance.now() - begin < 500) return;
+      if (quiet) return;
       if (current?.file !== file) {
         finish();
-        current = { file, bar: new Progress({ total, label: file, unit: "bytes" }) };
+        current = { file, begin: performance.now(), bar: null };
       }
+      if (performance.now() - current.begin < PATIENCE) return;
+      current.bar ??= new Progress({ total, label: file, unit: "bytes" });
       current.bar.update({ done: loaded });
     },
   };
