@@ -20,7 +20,7 @@
 export { type ErrorCode, WhetError } from "./src/errors.ts";
 export { GPT2 } from "./src/gpt2.ts";
 export { Lora, type LoraConfig, type LoraModule, type LoraOptions } from "./src/model/lora.ts";
-export { LanguageModel, type ModelParts } from "./src/model/language_model.ts";
+export { LanguageModel } from "./src/model/language_model.ts";
 export type { BackendOptions, LoadOptions, RandomOptions } from "./src/model/load.ts";
 export type { GPT2Config, GPT2Shape } from "./src/model/config.ts";
 export { train, type TrainStep } from "./src/train/trainer.ts";
@@ -30,12 +30,10 @@ export { Dialogues, type DialoguesOptions } from "./src/data/dialogues.ts";
 export { type Example, lastExchange } from "./src/data/example.ts";
 export type { ExampleSource } from "./src/data/examples.ts";
 export type { Progress } from "./src/format/repository.ts";
-export type {
-  FinishReason,
-  GeneratedChunk,
-  GenerateOptions,
-  Prompt,
-} from "./src/generate/decode.ts";
+export type { FinishReason, GeneratedChunk, GenerateOptions, Prompt } from "./src/generate/decode.ts";
+export type { Backend, BackendStats } from "./src/tensor/backend.ts";
+export type { WeightFormat } from "./src/tensor/tensor.ts";
+export { StreamingDecoder, type Tokenizer } from "./src/text/tokenizer.ts";
 export type { SamplingOptions } from "./src/generate/sampler.ts";
 
 if (import.meta.main) {

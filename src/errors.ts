@@ -47,6 +47,8 @@ export class WhetError extends Error {
   override readonly name = "WhetError";
 
   /**
+   * An error with a code.
+   *
    * @param code What kind of thing went wrong.
    * @param message What went wrong, where, and what to do; one line.
    * @param options The underlying error, as `cause`.

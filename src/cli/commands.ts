@@ -174,6 +174,7 @@ export const STUDY = {
   "batch-size": { ...TRAIN["batch-size"], standard: "8" },
   "seq-len": { ...TRAIN["seq-len"], standard: "256, or the model's window" },
   lr: { ...TRAIN.lr, standard: "2e-3 for nano, else 2e-4" },
+  "loss-on": { ...TRAIN["loss-on"], standard: "responses for nano's dialogues, else all" },
   questions: { kind: "whole", value: "N", help: "held-out questions to answer", standard: "8" },
   "max-tokens": SAMPLING["max-tokens"],
   temperature: { ...SAMPLING.temperature, standard: "0" },

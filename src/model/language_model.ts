@@ -51,7 +51,11 @@ export class LanguageModel implements Disposable {
   readonly backend: Backend;
   /** How its frozen weights are stored. */
   readonly weights: WeightFormat;
-  /** Where its temporaries live. */
+  /**
+   * Where its temporaries live.
+   *
+   * @internal
+   */
   readonly arena: Arena;
 
   readonly #ownsBackend: boolean;
@@ -61,7 +65,11 @@ export class LanguageModel implements Disposable {
   #adapter: Lora | null = null;
   #disposed = false;
 
-  /** @param parts What it is made of; it owns the parameters from now on. */
+  /**
+   * @param parts What it is made of; it owns the parameters from now on.
+   *
+   * @internal
+   */
   constructor(parts: ModelParts) {
     this.name = parts.name;
     this.config = parts.config;
@@ -74,7 +82,11 @@ export class LanguageModel implements Disposable {
     this.#network = new Transformer(this.config, this.#parameters);
   }
 
-  /** The network, with the adapter that is attached. */
+  /**
+   * The network, with the adapter that is attached.
+   *
+   * @internal
+   */
   get network(): Transformer {
     this.#alive();
     return this.#network;
@@ -93,7 +105,11 @@ export class LanguageModel implements Disposable {
     );
   }
 
-  /** The linear layers by the names that adapters know them by. */
+  /**
+   * The linear layers by the names that adapters know them by.
+   *
+   * @internal
+   */
   linears(): Map<string, Linear> {
     return this.network.linears();
   }
@@ -139,6 +155,8 @@ export class LanguageModel implements Disposable {
    *
    * @param ops What computes.
    * @param sequences Token ids, checked already.
+   *
+   * @internal
    */
   hiddenStates(ops: Ops, sequences: readonly (readonly number[])[]): Tensor {
     const { tokens, positions, starts, ends } = endToEnd(sequences);
@@ -208,6 +226,8 @@ export class LanguageModel implements Disposable {
    *
    * @returns The weights, which the model computes with from now on.
    * @throws {WhetError} "option" if they are not stored as f32.
+   *
+   * @internal
    */
   async unfreeze(): Promise<Parameters> {
     this.#alive();
@@ -259,6 +279,8 @@ export class LanguageModel implements Disposable {
    * @param tokens A sequence.
    * @param what What to call it in the error.
    * @throws {WhetError} "option" where one is not in the vocabulary, or they are more than `n_positions`.
+   *
+   * @internal
    */
   checkTokens(tokens: readonly number[], what = "sequence"): void {
     const { vocab_size, n_positions } = this.config;

@@ -190,6 +190,8 @@ export class Lora implements Disposable {
    * @param backend The backend of the model that it is attached to.
    * @returns Its parameters, named as in its file.
    * @throws {WhetError} "mismatch" if it lives in another backend already.
+   *
+   * @internal
    */
   bind(backend: Backend): Parameters {
     if (this.#values && this.#values.backend !== backend) {
@@ -226,7 +228,11 @@ export class Lora implements Disposable {
     this[Symbol.dispose]();
   }
 
-  /** The pairs to hang on a model's linear layers, by layer name. */
+  /**
+   * The pairs to hang on a model's linear layers, by layer name.
+   *
+   * @internal
+   */
   lowRanks(backend: Backend): Map<string, LowRank> {
     const { tensors } = this.bind(backend);
     return new Map([...this.modules].map(([name, { scaling }]) => [name, {
@@ -242,6 +248,8 @@ export class Lora implements Disposable {
    *
    * @param model The model that it is to be attached to.
    * @throws {WhetError} "mismatch" where a layer is missing or of another size.
+   *
+   * @internal
    */
   checkFits(model: Adaptable): void {
     const linears = model.linears();

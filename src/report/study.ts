@@ -83,7 +83,7 @@ export async function runStudy(options: StudyOptions = {}): Promise<Study> {
     const model = options.model ?? owned!;
     const { data, held, description } = await readData(options);
     const sequenceLength = options.training?.sequenceLength ?? Math.min(256, model.config.n_positions);
-    const lossOn = options.training?.lossOn ?? "all";
+    const lossOn = options.training?.lossOn ?? (options.data ? "all" : "responses");
 
     note("the plain model: loss and answers");
     model.detach();

@@ -333,66 +333,182 @@ export interface Backend extends Disposable {
   readonly description: string;
 
   // Memory
-  /** Allocates a tensor whose content is undefined. */
+  /**
+   * Allocates a tensor whose content is undefined.
+   *
+   * @internal
+   */
   allocate(shape: readonly number[], dtype?: DType): Tensor;
-  /** Allocates a tensor and fills it; a Float32Array makes f32, a Uint32Array u32. */
+  /**
+   * Allocates a tensor and fills it; a Float32Array makes f32, a Uint32Array u32.
+   *
+   * @internal
+   */
   upload(data: Float32Array | Uint32Array, shape?: readonly number[]): Tensor;
-  /** Overwrites a tensor's content. */
+  /**
+   * Overwrites a tensor's content.
+   *
+   * @internal
+   */
   write(tensor: Tensor, data: Float32Array | Uint32Array): void;
-  /** The content of an f32 tensor, once all that was enqueued before is done. */
+  /**
+   * The content of an f32 tensor, once all that was enqueued before is done.
+   *
+   * @internal
+   */
   read(tensor: Tensor): Promise<Float32Array>;
-  /** Lays out a row-major (rows, columns) matrix as a frozen weight. */
+  /**
+   * Lays out a row-major (rows, columns) matrix as a frozen weight.
+   *
+   * @internal
+   */
   pack(data: Float32Array, rows: number, columns: number, format: WeightFormat): PackedMatrix;
-  /** A frozen weight as a row-major f32 matrix again; exact for f32, else what the kernels compute with. */
+  /**
+   * A frozen weight as a row-major f32 matrix again; exact for f32, else what the kernels compute with.
+   *
+   * @internal
+   */
   unpack(matrix: PackedMatrix): Promise<Float32Array>;
-  /** Frees a tensor's or packed weight's memory; views are never freed. */
+  /**
+   * Frees a tensor's or packed weight's memory; views are never freed.
+   *
+   * @internal
+   */
   free(memory: Matrix): void;
-  /** Starts what is enqueued, without waiting for it. */
+  /**
+   * Starts what is enqueued, without waiting for it.
+   *
+   * @internal
+   */
   flush(): void;
   /** Counters. */
   stats(): BackendStats;
 
   // Kernels
-  /** Matrix product with epilogue. */
+  /**
+   * Matrix product with epilogue.
+   *
+   * @internal
+   */
   matmul(args: MatmulArgs): void;
-  /** Token and position embedding. */
+  /**
+   * Token and position embedding.
+   *
+   * @internal
+   */
   embedding(args: EmbeddingArgs): void;
-  /** Gradients of the embeddings. */
+  /**
+   * Gradients of the embeddings.
+   *
+   * @internal
+   */
   embeddingBackward(args: EmbeddingBackwardArgs): void;
-  /** Layer normalisation. */
+  /**
+   * Layer normalisation.
+   *
+   * @internal
+   */
   layerNorm(args: LayerNormArgs): void;
-  /** Its gradients. */
+  /**
+   * Its gradients.
+   *
+   * @internal
+   */
   layerNormBackward(args: LayerNormBackwardArgs): void;
-  /** GELU, tanh form. */
+  /**
+   * GELU, tanh form.
+   *
+   * @internal
+   */
   gelu(args: GeluArgs): void;
-  /** Its gradient. */
+  /**
+   * Its gradient.
+   *
+   * @internal
+   */
   geluBackward(args: GeluBackwardArgs): void;
-  /** Causal self-attention within sequences. */
+  /**
+   * Causal self-attention within sequences.
+   *
+   * @internal
+   */
   attention(args: AttentionArgs): void;
-  /** Its gradient. */
+  /**
+   * Its gradient.
+   *
+   * @internal
+   */
   attentionBackward(args: AttentionBackwardArgs): void;
-  /** Causal self-attention over a key-value cache. */
+  /**
+   * Causal self-attention over a key-value cache.
+   *
+   * @internal
+   */
   cachedAttention(args: CachedAttentionArgs): void;
-  /** Softmax cross-entropy and its gradient. */
+  /**
+   * Softmax cross-entropy and its gradient.
+   *
+   * @internal
+   */
   crossEntropy(args: CrossEntropyArgs): void;
-  /** Selected rows. */
+  /**
+   * Selected rows.
+   *
+   * @internal
+   */
   gather(args: GatherArgs): void;
-  /** Their gradient. */
+  /**
+   * Their gradient.
+   *
+   * @internal
+   */
   scatterAdd(args: ScatterAddArgs): void;
-  /** Sum of two. */
+  /**
+   * Sum of two.
+   *
+   * @internal
+   */
   add(args: AddArgs): void;
-  /** Copies x to out, which has its length. */
+  /**
+   * Copies x to out, which has its length.
+   *
+   * @internal
+   */
   copy(args: { x: Tensor; out: Tensor }): void;
-  /** Sets every element. */
+  /**
+   * Sets every element.
+   *
+   * @internal
+   */
   fill(args: { out: Tensor; value: number }): void;
-  /** Inverted dropout. */
+  /**
+   * Inverted dropout.
+   *
+   * @internal
+   */
   dropout(args: DropoutArgs): void;
-  /** Sum over rows. */
+  /**
+   * Sum over rows.
+   *
+   * @internal
+   */
   sumRows(args: SumRowsArgs): void;
-  /** Sum of squares. */
+  /**
+   * Sum of squares.
+   *
+   * @internal
+   */
   sumOfSquares(args: SumOfSquaresArgs): void;
-  /** Gradient norm and clipping factor. */
+  /**
+   * Gradient norm and clipping factor.
+   *
+   * @internal
+   */
   clipFactor(args: ClipFactorArgs): void;
-  /** Optimizer step. */
+  /**
+   * Optimizer step.
+   *
+   * @internal
+   */
   adamw(args: AdamWArgs): void;
 }
