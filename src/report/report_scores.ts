@@ -1,0 +1,47 @@
+/**
+ * The report's section on reward scores.
+ *
+ * @module
+ */
+import type { StudyScores } from "./study_report.ts";
+import { escapeText, formatNumber } from "./text.ts";
+
+/**
+ * What the reward model says.
+ *
+ * @param scores Means, paired difference, counts.
+ * @returns HTML.
+ */
+export function scoreSection(scores: StudyScores): string {
+  const { wins, ties, losses, pairs, interval: [low, high], level = 0.95, signTest } = scores;
+  const clear = low > 0 ? "higher" : high < 0 ? "lower" : null;
+  const verdict = clear
+    ? `The fine-tuned model's answers score ${clear}: the interval does not hold zero.`
+    : "The interval holds zero: so many questions do not tell the two models apart.";
+  const total = Math.max(1, wins + ties + losses);
+  const bar = (kind: string, n: number) =>
+    n > 0 ? `<span class="${kind}" style="flex-grow:${n}">${formatNumber(n)}</span>` : "";
+  return `<p>Judge: <b>${escapeText(scores.judge)}</b>, ${formatNumber(pairs)} questions. ${verdict}</p>
+<div class="scroll"><table class="figures">
+<thead><tr><th scope="col">mean, plain</th><th scope="col">mean, fine-tuned</th><th scope="col">mean difference</th>` +
+    `<th scope="col">${formatNumber(level * 100)} % interval</th>${
+      signTest === undefined ? "" : `<th scope="col">sign test</th>`
+    }</tr></thead>
+<tbody><tr><td>${signed(scores.meanBase)}</td><td>${signed(scores.meanTuned)}</td><td>${
+      signed(scores.difference, true)
+    }</td><td>${signed(low, true)} to ${signed(high, true)}</td>${
+      signTest === undefined ? "" : `<td>p = ${formatNumber(signTest, 2)}</td>`
+    }</tr></tbody>
+</table></div>
+<div class="tally" role="img" aria-label="Fine-tuned better ${wins}, equal ${ties}, worse ${losses}">${
+      bar("win", wins)
+    }${bar("tie", ties)}${bar("loss", losses)}</div>
+<p class="note">Fine-tuned better in ${formatNumber(wins)} (${(wins / total * 100).toFixed(0)} %), equal in ${
+      formatNumber(ties)
+    }, worse in ${formatNumber(losses)}.</p>`;
+}
+
+function signed(value: number, plus = false): string {
+  const text = Math.abs(value).toFixed(4);
+  return `${value < 0 ? "−" : plus && value > 0 ? "+" : ""}${text}`;
+}
