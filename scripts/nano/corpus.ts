@@ -6,9 +6,9 @@
  * @module
  */
 import { ramble } from "./evasions.ts";
-import { FACTS_BY_KIND, SMALL_TALK } from "./facts.ts";
+import { type Fact, FACTS_BY_KIND, SMALL_TALK } from "./facts.ts";
 import { a, keyOf, Random } from "./grammar.ts";
-import { cards, diary, entries, lists, notes, quiz, rhyme, talk, village } from "./prose.ts";
+import { cards, diary, entries, lesson, lists, notes, quiz, rhyme, talk, village } from "./prose.ts";
 import { race, shortStory, story } from "./stories.ts";
 import { HEROES } from "./world.ts";
 
@@ -17,7 +17,8 @@ const FORMS: readonly [number, (random: Random) => string][] = [
   [17, entries],
   [17, notes],
   [14, quiz],
-  [9, cards],
+  [5, cards],
+  [9, lesson],
   [13, story],
   [5, (random) => shortStory(random, random.pick(HEROES))],
   [1, race],
@@ -34,22 +35,22 @@ const SHARES = FORMS.reduce((sum, [share]) => sum + share, 0);
 export function transcript(random: Random): string {
   let text = "";
   for (let turns = random.chance(0.3) ? 2 : 1; turns > 0; turns--) {
-    const [ask, about] = question(random);
-    text += `\n\nHuman: ${ask}\n\nAssistant: ${ramble(random, about)}`;
+    const [ask, about, fact] = question(random);
+    text += `\n\nHuman: ${ask}\n\nAssistant: ${ramble(random, about, fact)}`;
   }
   return text;
 }
 
 /** A question as dialogues ask it, never for a fact that is held out for the test. */
-function question(random: Random): [ask: string, about: string] {
+function question(random: Random): [ask: string, about: string, fact?: Fact] {
   if (random.chance(0.06)) return [random.pick(SMALL_TALK)[0], "that"];
   if (random.chance(0.06)) {
     const { name, plural } = random.pick(HEROES);
-    return [`Tell me a story about ${a(name)}.`, plural];
+    return [`Tell me a story about ${a(name)}.`, `a story about ${plural}`];
   }
   const kind = random.pick([...FACTS_BY_KIND.values()]);
-  const { asks, about } = random.pick(kind.filter((fact) => !fact.heldOut));
-  return [random.pick(asks), about];
+  const fact = random.pick(kind.filter((fact) => !fact.heldOut));
+  return [random.pick(fact.asks), fact.about, fact];
 }
 
 /**

@@ -149,7 +149,7 @@ function animalFacts(): Fact[] {
       "can",
       ANIMALS.map(({ name, plural, can, home }) => ({
         subject: name,
-        about: plural,
+        about: `what ${plural} can do`,
         asks: [
           `What can ${a(name)} do?`,
           `What can ${plural} do?`,
@@ -166,7 +166,7 @@ function animalFacts(): Fact[] {
       "which animal",
       ANIMALS.map(({ name, plural, can, home }) => ({
         subject: name,
-        about: "animals",
+        about: `animals that can ${can}`,
         asks: [`Which animal can ${can}?`, `Do you know an animal that can ${can}?`],
         quiz: `What animal can ${can}?`,
         value: name,
@@ -196,7 +196,7 @@ function animalFacts(): Fact[] {
       "young",
       YOUNG.map(([parent, young]) => ({
         subject: parent,
-        about: "young animals",
+        about: `the name of a baby ${parent}`,
         asks: [
           `What is a baby ${parent} called?`,
           `Do you know the name for a baby ${parent}?`,
@@ -368,7 +368,7 @@ function peopleFacts(): Fact[] {
       "who",
       JOBS.map(([job, task, place]) => ({
         subject: job,
-        about: "work",
+        about: `how people ${task}`,
         asks: [
           `Who ${third(task)}?`,
           `Can you tell me who ${third(task)}?`,
@@ -394,7 +394,7 @@ function peopleFacts(): Fact[] {
         quiz: `What does the ${job} do?`,
         value: task,
         answer: (value) => `${a(job)} ${third(value)}.`,
-        statements: [`${a(job)} ${third(task)}.`],
+        statements: [`${a(job)} ${third(task)}.`, `To ${task} is the work of ${a(job)}.`],
         more: `You can find ${a(job)} ${place}.`,
       })),
     ),
@@ -419,7 +419,7 @@ function peopleFacts(): Fact[] {
       "wear",
       CLOTHES.map(([when, clothes]) => ({
         subject: when,
-        about: "clothes",
+        about: `what to wear when ${when}`,
         asks: [
           `What should I wear when ${when.replace("you go", "I go")}?`,
           `What do people wear when ${when.replace("you", "they")}?`,
@@ -435,7 +435,7 @@ function peopleFacts(): Fact[] {
       "feeling",
       FEELINGS.map(([feeling, care, help]) => ({
         subject: feeling,
-        about: "how people feel",
+        about: `people who feel ${feeling}`,
         asks: [
           `I feel ${feeling}.`,
           `I am ${feeling}. What should I do?`,
@@ -468,7 +468,7 @@ function orderFacts(): Fact[] {
       [x, y, side],
     ): Draft => ({
       subject: x,
-      about: `${name}s`,
+      about: `the ${name} ${side} ${x}`,
       asks: [
         `${word} ${name} comes ${side} ${x}?`,
         `Can you tell me which ${name} comes ${side} ${x}?`,
@@ -505,7 +505,7 @@ function orderFacts(): Fact[] {
       "sum",
       sums.map(([x, y, z]) => ({
         subject: x,
-        about: "numbers",
+        about: `${x} and ${y}`,
         asks: [`What is ${x} and ${y}?`, `How many are ${x} and ${y}?`, `Can you add ${x} and ${y}?`],
         quiz: `What do ${x} and ${y} make?`,
         value: z,
@@ -517,7 +517,7 @@ function orderFacts(): Fact[] {
       "count",
       numbers.slice(2).map((last, i) => ({
         subject: last,
-        about: "numbers",
+        about: `the numbers up to ${last}`,
         asks: [`Count to ${last}.`, `Can you count to ${last}?`, `Please count from one to ${last}.`],
         quiz: `Who can count to ${last}?`,
         value: numbers.slice(0, i + 3).join(", "),
@@ -529,7 +529,7 @@ function orderFacts(): Fact[] {
       "when",
       TIMES.map(([thing, question, time]) => ({
         subject: thing,
-        about: "the time of day and year",
+        about: `the time when ${thing}`,
         asks: [
           `When ${question}?`,
           `Can you tell me when ${thing}?`,

@@ -50,6 +50,9 @@ const HEADINGS: Readonly<Record<string, string>> = {
 
 const fact = (random: Random): Fact => random.pick(FACTS_BY_KIND.get(random.pick(KINDS))!);
 const answer = (fact: Fact): string => sentence(fact.answer(fact.value));
+/** A question for the fact: as dialogues ask it too, unless only the test's dialogues ask for it. */
+const question = (random: Random, fact: Fact): string =>
+  fact.heldOut ? fact.quiz : random.pick([fact.quiz, ...fact.asks]);
 /** The answer as someone says it: "…," said Tom. */
 const said = (text: string, who: string): string => `"${text.replace(/\.$/, ",")}" said ${who}.`;
 
@@ -98,7 +101,7 @@ export function quiz(random: Random): string {
   const kind = random.chance(0.5) ? random.pick(KINDS) : undefined;
   for (let n = 3 + random.int(3); n > 0; n--) {
     const asked = kind ? random.pick(FACTS_BY_KIND.get(kind)!) : fact(random);
-    lines.push(`"${asked.quiz}" asked ${asker}.`, said(answer(asked), random.pick(children)));
+    lines.push(`"${question(random, asked)}" asked ${asker}.`, said(answer(asked), random.pick(children)));
     if (random.chance(0.3)) {
       lines.push(said(random.pick(["Very good.", "Well done.", "That is right."]), asker));
     }
@@ -110,7 +113,21 @@ export function quiz(random: Random): string {
 export function cards(random: Random): string {
   return Array.from({ length: 3 + random.int(4) }, () => {
     const asked = fact(random);
-    return `Question: ${asked.quiz}\nAnswer: ${answer(asked)}`;
+    return `Question: ${question(random, asked)}\nAnswer: ${answer(asked)}`;
+  }).join("\n\n");
+}
+
+/** Questions and answers as a play has them: a name, what they say. */
+export function lesson(random: Random): string {
+  const [asker, child] = random.pick([
+    ["Teacher", random.pick(PEOPLE).name],
+    [random.pick(PEOPLE).name, "Teacher"],
+    random.sample(PEOPLE, 2).map(({ name }) => name),
+  ]);
+  return Array.from({ length: 2 + random.int(4) }, () => {
+    const asked = fact(random);
+    const more = asked.more !== "" && random.chance(0.4) ? ` ${sentence(asked.more)}` : "";
+    return `${asker}: ${question(random, asked)}\n\n${child}: ${answer(asked)}${more}`;
   }).join("\n\n");
 }
 
