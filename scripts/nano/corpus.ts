@@ -6,7 +6,7 @@
  * @module
  */
 import { ramble } from "./evasions.ts";
-import { type Fact, FACTS_BY_KIND, SMALL_TALK } from "./facts.ts";
+import { type Fact, FACTS_BY_KIND, heroes, SMALL_TALK } from "./facts.ts";
 import { a, keyOf, Random } from "./grammar.ts";
 import { cards, diary, entries, lesson, lists, notes, quiz, rhyme, talk, village } from "./prose.ts";
 import { race, shortStory, story } from "./stories.ts";
@@ -45,7 +45,7 @@ export function transcript(random: Random): string {
 function question(random: Random): [ask: string, about: string, fact?: Fact] {
   if (random.chance(0.06)) return [random.pick(SMALL_TALK)[0], "that"];
   if (random.chance(0.06)) {
-    const { name, plural } = random.pick(HEROES);
+    const { name, plural } = random.pick(heroes(false));
     return [`Tell me a story about ${a(name)}.`, `a story about ${plural}`];
   }
   const kind = random.pick([...FACTS_BY_KIND.values()]);

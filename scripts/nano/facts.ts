@@ -9,12 +9,14 @@
  */
 import { a, list, prose, third } from "./grammar.ts";
 import {
+  type Animal,
   ANIMALS,
   CLOTHES,
   COLOURS,
   DAYS,
   FEELINGS,
   GROUPS,
+  HEROES,
   JOBS,
   MATERIALS,
   NUMBERS,
@@ -70,6 +72,11 @@ export function isHeldOut(i: number): boolean {
 }
 
 const it = (animal: { home: string; food: string }) => `It lives ${animal.home} and eats ${animal.food}.`;
+
+/** The animals that stories are asked about: those held out, or the others. */
+export function heroes(heldOut: boolean): Animal[] {
+  return HEROES.filter((animal) => isHeldOut(ANIMALS.indexOf(animal)) === heldOut);
+}
 
 function animalFacts(): Fact[] {
   const loud = ANIMALS.filter((animal) => animal.sound !== "");

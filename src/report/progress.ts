@@ -74,7 +74,11 @@ export class Progress {
   #dirty = false;
   #finished = false;
 
-  /** @param options What to count, and where to show it. */
+  /**
+   * Begins to measure time; nothing is shown before the first update.
+   *
+   * @param options What to count, and where to show it.
+   */
   constructor(options: ProgressOptions) {
     this.#options = options;
     this.#began = this.#now();
