@@ -138,7 +138,7 @@ for (const instructionSet of SETS) {
       const a = heap.allocate(M * K * 4), b = heap.allocate(K * N * 4);
       heap.f32.set(numbers(M * K, 6), a / 4);
       heap.f32.set(numbers(K * N, 7), b / 4);
-      const scratch = heap.allocate(kernels.matmulScratch(M, N, K));
+      const scratch = heap.allocate(kernels.matmulScratch(M, N, K, false));
       const product = (rows: number[], panels: number[]) => {
         const out = heap.allocate(M * N * 4);
         heap.f32.fill(NaN, out / 4, out / 4 + M * N);

@@ -7,32 +7,17 @@
  *
  * @module
  */
-import { WhetError } from "../../errors.ts";
 import type * as tensor from "../../tensor/backend.ts";
-import { type DType, type Matrix, PackedMatrix, Tensor, type WeightFormat } from "../../tensor/tensor.ts";
+import { PackedMatrix, type Tensor } from "../../tensor/tensor.ts";
 import { expect, expectBelow, extents, matrixExtents, sequences } from "./checks.ts";
-import { Heap } from "./heap.ts";
-import { compile, instantiate, type InstructionSet } from "./instance.ts";
+import { compile, type InstructionSet } from "./instance.ts";
 import type { Kernels } from "./kernels.gen.ts";
+import { KINDS, PANEL, Store } from "./store.ts";
 
-/** What `b` is to the matmul kernel: a storage format's number, or a plain tensor. */
-const KINDS: Record<WeightFormat | "plain", number> = { f32: 0, f16: 1, q8: 2, q4: 3, plain: 4 };
-/** Rows of a quantised group: rows are packed by multiples of it. */
-const GROUP = 32;
-/** Columns of a panel of packed weights. */
-const PANEL = 16;
 /** Rows that one call of the attention kernel takes. */
 const QUERIES = 64;
 /** Elements of a partial sum of squares. */
 const PART = 4096;
-/** Floats that pass through scratch memory at once when a weight is packed: 1 MiB. */
-const STAGE = 1 << 18;
-
-/** A tensor's or packed weight's memory. */
-class Block {
-  freed = false;
-  constructor(readonly heap: Heap, readonly pointer: number, readonly bytes: number) {}
-}
 
 /**
  * Opens the WebAssembly backend.
@@ -61,193 +46,18 @@ export async function createWasmBackend(
 }
 
 /** {@linkcode tensor.Backend} over one linear memory. */
-export class WasmBackend implements tensor.Backend {
+export class WasmBackend extends Store implements tensor.Backend {
   readonly name = "wasm";
   readonly description: string;
-
-  #heap?: Heap;
-  #kernels?: Kernels;
-  #allocatedBytes = 0;
-  #allocations = 0;
-  #dispatches = 0;
-  #readbacks = 0;
 
   /**
    * @param module A compiled build of the kernels.
    * @param set Which build it is.
    */
   constructor(module: WebAssembly.Module, set: InstructionSet) {
+    super(module);
     this.description = `SIMD WebAssembly, ${set}`;
-    this.#heap = new Heap();
-    this.#kernels = instantiate(module, this.#heap.memory);
   }
-
-  /** Drops the memory; every later call throws. */
-  [Symbol.dispose](): void {
-    this.#heap = undefined;
-    this.#kernels = undefined;
-    this.#allocatedBytes = 0;
-    this.#allocations = 0;
-  }
-
-  get #memory(): Heap {
-    if (!this.#heap) throw new WhetError("disposed", "this WebAssembly backend was disposed: create another");
-    return this.#heap;
-  }
-
-  /** The kernels, for one call of the interface. */
-  get #call(): Kernels {
-    this.#memory;
-    this.#dispatches++;
-    return this.#kernels!;
-  }
-
-  // Memory
-
-  #block(bytes: number): Block {
-    const heap = this.#memory;
-    const block = new Block(heap, heap.allocate(bytes), bytes);
-    this.#allocatedBytes += bytes;
-    this.#allocations++;
-    return block;
-  }
-
-  /** A block that is this backend's and still allocated. */
-  #alive(memory: unknown, name: string): Block {
-    const heap = this.#memory;
-    expect(memory instanceof Block && memory.heap === heap, `${name}: belongs to another backend`);
-    if (memory.freed) throw new WhetError("disposed", `${name}: its memory was freed before`);
-    return memory;
-  }
-
-  /** The address of a tensor of a type and, if given, a length; 0 for none. */
-  #at(tensor: Tensor | undefined, name: string, length?: number, dtype: DType = "f32"): number {
-    if (!tensor) return 0;
-    const block = this.#alive(tensor.memory, name);
-    expect(tensor.dtype === dtype, `${name}: expected ${dtype}, got ${tensor.dtype}`);
-    const own = tensor.length;
-    expect(
-      length === undefined || own === length,
-      `${name}: expected ${length} elements, got [${tensor.shape}]`,
-    );
-    expect((tensor.offset + own) * 4 <= block.bytes, `${name}: [${tensor.shape}] reaches beyond its memory`);
-    return block.pointer + tensor.offset * 4;
-  }
-
-  /** The content of a u32 tensor, in place. */
-  #indices(tensor: Tensor, name: string, length?: number): Uint32Array {
-    const at = this.#at(tensor, name, length, "u32") / 4;
-    return this.#memory.u32.subarray(at, at + tensor.length);
-  }
-
-  allocate(shape: readonly number[], dtype: DType = "f32"): Tensor {
-    const length = shape.reduce((product, extent) => {
-      expect(
-        Number.isInteger(extent) && extent >= 0,
-        `shape [${shape}]: extents are whole numbers of 0 or more`,
-      );
-      return product * extent;
-    }, 1);
-    return new Tensor([...shape], dtype, this.#block(length * 4));
-  }
-
-  upload(data: Float32Array | Uint32Array, shape: readonly number[] = [data.length]): Tensor {
-    const length = shape.reduce((product, extent) => product * extent, 1);
-    expect(
-      length === data.length,
-      `upload: shape [${shape}] has ${length} elements, the data ${data.length}`,
-    );
-    const tensor = this.allocate(shape, data instanceof Float32Array ? "f32" : "u32");
-    this.write(tensor, data);
-    return tensor;
-  }
-
-  write(tensor: Tensor, data: Float32Array | Uint32Array): void {
-    if (data instanceof Float32Array) {
-      const at = this.#at(tensor, "write", data.length);
-      this.#memory.f32.set(data, at / 4);
-    } else {
-      const at = this.#at(tensor, "write", data.length, "u32");
-      this.#memory.u32.set(data, at / 4);
-    }
-  }
-
-  // deno-lint-ignore require-await -- errors reject, as on a backend that waits
-  async read(tensor: Tensor): Promise<Float32Array> {
-    const at = this.#at(tensor, "read") / 4;
-    this.#readbacks++;
-    return this.#memory.f32.slice(at, at + tensor.length);
-  }
-
-  pack(data: Float32Array, rows: number, columns: number, format: WeightFormat): PackedMatrix {
-    expect(rows > 0 && columns > 0, `pack: a matrix of ${rows} × ${columns} holds nothing`);
-    expect(
-      data.length === rows * columns,
-      `pack: ${rows} × ${columns} needs ${rows * columns} numbers, got ${data.length}`,
-    );
-    const kind = KINDS[format];
-    expect(kind !== undefined, `pack: unknown format ${format}; expected f32, f16, q8 or q4`);
-    const kernels = this.#call;
-    const { stride, stage, rest } = this.#stage(rows, columns);
-    const block = this.#block(Math.ceil(columns / PANEL) * (kernels.panelBytes(kind, rows) >>> 0));
-    for (let row = 0; row < rows; row += stride) {
-      const end = Math.min(rows, row + stride);
-      this.#memory.f32.set(data.subarray(row * columns, end * columns), stage / 4);
-      kernels.packRows(kind, stage, block.pointer, rows, columns, row, end, rest);
-    }
-    return new PackedMatrix(rows, columns, format, block);
-  }
-
-  // deno-lint-ignore require-await -- errors reject, as on a backend that waits
-  async unpack(matrix: PackedMatrix): Promise<Float32Array> {
-    const { rows, columns } = matrix;
-    const { pointer } = this.#alive(matrix.memory, "unpack");
-    const kernels = this.#call;
-    this.#readbacks++;
-    const data = new Float32Array(rows * columns);
-    const { stride, stage, rest } = this.#stage(rows, columns);
-    for (let row = 0; row < rows; row += stride) {
-      const end = Math.min(rows, row + stride);
-      kernels.unpackRows(KINDS[matrix.format], pointer, stage, rows, columns, row, end, rest);
-      data.set(this.#memory.f32.subarray(stage / 4, stage / 4 + (end - row) * columns), row * columns);
-    }
-    return data;
-  }
-
-  /** Scratch memory through which a matrix passes `stride` rows at a time. */
-  #stage(rows: number, columns: number): { stride: number; stage: number; rest: number } {
-    const stride = Math.min(Math.ceil(rows / GROUP), Math.max(1, Math.floor(STAGE / columns / GROUP))) *
-      GROUP;
-    const bytes = stride * columns * 4;
-    const stage = this.#memory.scratch(bytes + GROUP * PANEL * 4);
-    return { stride, stage, rest: stage + bytes };
-  }
-
-  free(memory: Matrix): void {
-    expect(!(memory instanceof Tensor) || memory.offset === 0, "free: a view is never freed by itself");
-    const block = this.#alive(memory.memory, "free");
-    this.#memory.free(block.pointer);
-    block.freed = true;
-    this.#allocatedBytes -= block.bytes;
-    this.#allocations--;
-  }
-
-  flush(): void {
-    this.#memory; // Nothing waits here; a disposed backend says so.
-  }
-
-  stats(): tensor.BackendStats {
-    return {
-      allocatedBytes: this.#allocatedBytes,
-      allocations: this.#allocations,
-      dispatches: this.#dispatches,
-      submissions: 0,
-      creations: 0,
-      readbacks: this.#readbacks,
-    };
-  }
-
-  // Kernels
 
   matmul(args: tensor.MatmulArgs): void {
     const { b, transposeA = false, transposeB = false, alpha = 1, accumulate = false } = args;
@@ -267,19 +77,19 @@ export class WasmBackend implements tensor.Backend {
     expect(K > 0, "matmul: K is 0");
     expect(!(transposeA && packed), "matmul: transposeA takes a plain b");
     expect(!(accumulate && args.activation), "matmul: accumulate excludes activation");
-    const kernels = this.#call;
+    const kernels = this.call;
     if (M === 0 || N === 0) return;
-    const scratch = this.#memory.scratch(kernels.matmulScratch(M, N, K) >>> 0);
+    const scratch = this.memory.scratch(kernels.matmulScratch(M, N, K, packed && transposeB) >>> 0);
     kernels.matmul(
-      ...[this.#at(args.a, "matmul: a"), transposeA] as const,
-      packed ? this.#alive(b.memory, "matmul: b").pointer : this.#at(b, "matmul: b"),
+      ...[this.at(args.a, "matmul: a"), transposeA] as const,
+      packed ? this.alive(b.memory, "matmul: b").pointer : this.at(b, "matmul: b"),
       packed ? KINDS[b.format] : KINDS.plain,
       transposeB,
-      this.#at(args.out, "matmul: out"),
+      this.at(args.out, "matmul: out"),
       ...[M, N, K, alpha] as const,
       (accumulate ? 1 : 0) | (args.activation ? 2 : 0),
-      this.#at(args.bias, "matmul: bias", N),
-      this.#at(args.residual, "matmul: residual", M * N),
+      this.at(args.bias, "matmul: bias", N),
+      this.at(args.residual, "matmul: residual", M * N),
       scratch,
       ...[0, M, 0, Math.ceil(N / PANEL)] as const,
     );
@@ -289,24 +99,24 @@ export class WasmBackend implements tensor.Backend {
     const [V, C] = matrixExtents(wte, "embedding: wte");
     const [T, width] = extents(out);
     expect(width === C && extents(wpe)[1] === C, `embedding: wte, wpe and out differ in their ${C} channels`);
-    expectBelow(this.#indices(tokens, "embedding: tokens", T), V, "embedding: tokens");
-    expectBelow(this.#indices(positions, "embedding: positions", T), extents(wpe)[0], "embedding: positions");
+    expectBelow(this.indices(tokens, "embedding: tokens", T), V, "embedding: tokens");
+    expectBelow(this.indices(positions, "embedding: positions", T), extents(wpe)[0], "embedding: positions");
     const packed = wte instanceof PackedMatrix;
-    const scratch = this.#memory.scratch(PANEL * 4);
-    this.#call.embedding(
-      packed ? this.#alive(wte.memory, "embedding: wte").pointer : this.#at(wte, "embedding: wte"),
+    const scratch = this.memory.scratch(PANEL * 4);
+    this.call.embedding(
+      packed ? this.alive(wte.memory, "embedding: wte").pointer : this.at(wte, "embedding: wte"),
       packed ? KINDS[wte.format] : KINDS.plain,
       V,
-      this.#at(wpe, "embedding: wpe"),
-      this.#at(tokens, "embedding: tokens", T, "u32"),
-      this.#at(positions, "embedding: positions", T, "u32"),
-      this.#at(out, "embedding: out"),
+      this.at(wpe, "embedding: wpe"),
+      this.at(tokens, "embedding: tokens", T, "u32"),
+      this.at(positions, "embedding: positions", T, "u32"),
+      this.at(out, "embedding: out"),
       ...[C, 0, T, scratch] as const,
     );
   }
 
   embeddingBackward({ tokens, positions, dOut, dWte, dWpe }: tensor.EmbeddingBackwardArgs): void {
-    const kernels = this.#call;
+    const kernels = this.call;
     for (
       const [rows, gradient, name] of [[tokens, dWte, "tokens"], [positions, dWpe, "positions"]] as const
     ) {
@@ -318,35 +128,35 @@ export class WasmBackend implements tensor.Backend {
   #addToRows(kernels: Kernels, x: Tensor, rows: Tensor, out: Tensor, name: string): void {
     const [N, C] = extents(x);
     expect(extents(out)[1] === C, `${name}: [${x.shape}] and [${out.shape}] differ in their channels`);
-    expectBelow(this.#indices(rows, name, N), extents(out)[0], name);
-    const at = this.#at(rows, name, N, "u32");
-    kernels.addToRows(this.#at(x, name), at, this.#at(out, name), N, C, 0, C);
+    expectBelow(this.indices(rows, name, N), extents(out)[0], name);
+    const at = this.at(rows, name, N, "u32");
+    kernels.addToRows(this.at(x, name), at, this.at(out, name), N, C, 0, C);
   }
 
   layerNorm({ x, weight, bias, out, mean, rstd, epsilon }: tensor.LayerNormArgs): void {
     const [T, C] = extents(x);
-    this.#call.layerNorm(
-      this.#at(x, "layerNorm: x"),
-      this.#at(weight, "layerNorm: weight", C),
-      this.#at(bias, "layerNorm: bias", C),
-      this.#at(out, "layerNorm: out", T * C),
-      this.#at(mean, "layerNorm: mean", T),
-      this.#at(rstd, "layerNorm: rstd", T),
+    this.call.layerNorm(
+      this.at(x, "layerNorm: x"),
+      this.at(weight, "layerNorm: weight", C),
+      this.at(bias, "layerNorm: bias", C),
+      this.at(out, "layerNorm: out", T * C),
+      this.at(mean, "layerNorm: mean", T),
+      this.at(rstd, "layerNorm: rstd", T),
       ...[C, epsilon, 0, T] as const,
     );
   }
 
   layerNormBackward(args: tensor.LayerNormBackwardArgs): void {
     const [T, C] = extents(args.x);
-    const kernels = this.#call;
-    const x = this.#at(args.x, "layerNormBackward: x");
-    const weight = this.#at(args.weight, "layerNormBackward: weight", C);
-    const mean = this.#at(args.mean, "layerNormBackward: mean", T);
-    const rstd = this.#at(args.rstd, "layerNormBackward: rstd", T);
-    const dOut = this.#at(args.dOut, "layerNormBackward: dOut", T * C);
-    const dX = this.#at(args.dX, "layerNormBackward: dX", T * C);
-    const dWeight = this.#at(args.dWeight, "layerNormBackward: dWeight", C);
-    const dBias = this.#at(args.dBias, "layerNormBackward: dBias", C);
+    const kernels = this.call;
+    const x = this.at(args.x, "layerNormBackward: x");
+    const weight = this.at(args.weight, "layerNormBackward: weight", C);
+    const mean = this.at(args.mean, "layerNormBackward: mean", T);
+    const rstd = this.at(args.rstd, "layerNormBackward: rstd", T);
+    const dOut = this.at(args.dOut, "layerNormBackward: dOut", T * C);
+    const dX = this.at(args.dX, "layerNormBackward: dX", T * C);
+    const dWeight = this.at(args.dWeight, "layerNormBackward: dWeight", C);
+    const dBias = this.at(args.dBias, "layerNormBackward: dBias", C);
     if (dX) kernels.layerNormBackward(x, weight, mean, rstd, dOut, dX, args.accumulate ?? false, C, 0, T);
     if (dWeight) kernels.layerNormWeightGradient(x, mean, rstd, dOut, dWeight, T, C, 0, C);
     if (dBias) kernels.sumRows(dOut, dBias, T, C, 0, C);
@@ -354,15 +164,15 @@ export class WasmBackend implements tensor.Backend {
 
   gelu({ x, out }: tensor.GeluArgs): void {
     const n = x.length;
-    this.#call.gelu(this.#at(x, "gelu: x"), this.#at(out, "gelu: out", n), 0, n);
+    this.call.gelu(this.at(x, "gelu: x"), this.at(out, "gelu: out", n), 0, n);
   }
 
   geluBackward({ x, dOut, dX, accumulate = false }: tensor.GeluBackwardArgs): void {
     const n = x.length;
-    this.#call.geluBackward(
-      this.#at(x, "geluBackward: x"),
-      this.#at(dOut, "geluBackward: dOut", n),
-      this.#at(dX, "geluBackward: dX", n),
+    this.call.geluBackward(
+      this.at(x, "geluBackward: x"),
+      this.at(dOut, "geluBackward: dOut", n),
+      this.at(dX, "geluBackward: dX", n),
       ...[accumulate, 0, n] as const,
     );
   }
@@ -370,12 +180,12 @@ export class WasmBackend implements tensor.Backend {
   attention({ qkv, starts, out, logSumExp, heads, scale }: tensor.AttentionArgs): void {
     const [T, C] = extents(out);
     expect(C % heads === 0, `attention: ${C} channels do not divide into ${heads} heads`);
-    const from = this.#at(qkv, "attention: qkv", T * 3 * C);
-    const to = this.#at(out, "attention: out");
-    const sums = this.#at(logSumExp, "attention: logSumExp", T * heads);
-    const runs = sequences(this.#indices(starts, "attention: starts", T));
-    const kernels = this.#call;
-    const scratch = this.#memory.scratch(kernels.attentionScratch(C / heads) >>> 0);
+    const from = this.at(qkv, "attention: qkv", T * 3 * C);
+    const to = this.at(out, "attention: out");
+    const sums = this.at(logSumExp, "attention: logSumExp", T * heads);
+    const runs = sequences(this.indices(starts, "attention: starts", T));
+    const kernels = this.call;
+    const scratch = this.memory.scratch(kernels.attentionScratch(C / heads) >>> 0);
     const [step, outStep] = [12 * C, 4 * C];
     for (const { begin, end } of runs) {
       const keys = from + begin * step + 4 * C;
@@ -393,20 +203,20 @@ export class WasmBackend implements tensor.Backend {
     const { heads, scale } = args;
     const [T, C] = extents(args.out);
     expect(C % heads === 0, `attentionBackward: ${C} channels do not divide into ${heads} heads`);
-    const qkv = this.#at(args.qkv, "attentionBackward: qkv", T * 3 * C);
-    const out = this.#at(args.out, "attentionBackward: out");
-    const sums = this.#at(args.logSumExp, "attentionBackward: logSumExp", T * heads);
-    const dOut = this.#at(args.dOut, "attentionBackward: dOut", T * C);
-    const dQkv = this.#at(args.dQkv, "attentionBackward: dQkv", T * 3 * C);
-    const runs = sequences(this.#indices(args.starts, "attentionBackward: starts", T));
-    const ends = this.#indices(args.ends, "attentionBackward: ends", T);
+    const qkv = this.at(args.qkv, "attentionBackward: qkv", T * 3 * C);
+    const out = this.at(args.out, "attentionBackward: out");
+    const sums = this.at(args.logSumExp, "attentionBackward: logSumExp", T * heads);
+    const dOut = this.at(args.dOut, "attentionBackward: dOut", T * C);
+    const dQkv = this.at(args.dQkv, "attentionBackward: dQkv", T * 3 * C);
+    const runs = sequences(this.indices(args.starts, "attentionBackward: starts", T));
+    const ends = this.indices(args.ends, "attentionBackward: ends", T);
     expect(
       runs.every(({ begin, end }) => ends[begin] === end),
       "attentionBackward: starts and ends describe different sequences",
     );
-    const kernels = this.#call;
+    const kernels = this.call;
     const longest = runs.reduce((length, { begin, end }) => Math.max(length, end - begin), 0);
-    const scratch = this.#memory.scratch(kernels.attentionBackwardScratch(longest, C / heads) >>> 0);
+    const scratch = this.memory.scratch(kernels.attentionBackwardScratch(longest, C / heads) >>> 0);
     for (const { begin, end } of runs) {
       const [wide, narrow] = [begin * 12 * C, begin * 4 * C];
       kernels.attentionBackward(
@@ -422,20 +232,20 @@ export class WasmBackend implements tensor.Backend {
     expect(C % heads === 0, `cachedAttention: ${C} channels do not divide into ${heads} heads`);
     expect(args.keys.shape.length === 3, "cachedAttention: keys are (slots, n_positions, C)");
     const [count, capacity] = args.keys.shape;
-    const qkv = this.#at(args.qkv, "cachedAttention: qkv", T * 3 * C);
-    const keys = this.#at(args.keys, "cachedAttention: keys", count * capacity * C);
-    const values = this.#at(args.values, "cachedAttention: values", count * capacity * C);
-    const out = this.#at(args.out, "cachedAttention: out");
-    const slots = this.#indices(args.slots, "cachedAttention: slots", T);
-    const positions = this.#indices(args.positions, "cachedAttention: positions", T);
+    const qkv = this.at(args.qkv, "cachedAttention: qkv", T * 3 * C);
+    const keys = this.at(args.keys, "cachedAttention: keys", count * capacity * C);
+    const values = this.at(args.values, "cachedAttention: values", count * capacity * C);
+    const out = this.at(args.out, "cachedAttention: out");
+    const slots = this.indices(args.slots, "cachedAttention: slots", T);
+    const positions = this.indices(args.positions, "cachedAttention: positions", T);
     expectBelow(slots, count, "cachedAttention: slots");
     expectBelow(positions, capacity, "cachedAttention: positions");
-    const kernels = this.#call;
+    const kernels = this.call;
     kernels.storeKeysValues(
       ...[qkv, keys, values, slots.byteOffset, positions.byteOffset, capacity, C, 0, T] as const,
     );
     const rows = runsOfPositions(slots, positions);
-    const scratch = this.#memory.scratch(kernels.attentionScratch(C / heads) >>> 0);
+    const scratch = this.memory.scratch(kernels.attentionScratch(C / heads) >>> 0);
     for (const { begin, end, slot, position } of rows) {
       const cache = slot * capacity * C * 4;
       kernels.attention(
@@ -448,11 +258,11 @@ export class WasmBackend implements tensor.Backend {
 
   crossEntropy({ logits, targets, loss, gradientScale }: tensor.CrossEntropyArgs): void {
     const [N, V] = extents(logits);
-    expectBelow(this.#indices(targets, "crossEntropy: targets", N), V, "crossEntropy: targets");
-    this.#call.crossEntropy(
-      this.#at(logits, "crossEntropy: logits"),
-      this.#at(targets, "crossEntropy: targets", N, "u32"),
-      this.#at(loss, "crossEntropy: loss", N),
+    expectBelow(this.indices(targets, "crossEntropy: targets", N), V, "crossEntropy: targets");
+    this.call.crossEntropy(
+      this.at(logits, "crossEntropy: logits"),
+      this.at(targets, "crossEntropy: targets", N, "u32"),
+      this.at(loss, "crossEntropy: loss", N),
       ...[V, gradientScale !== undefined, gradientScale ?? 0, 0, N] as const,
     );
   }
@@ -460,31 +270,31 @@ export class WasmBackend implements tensor.Backend {
   gather({ x, rows, out }: tensor.GatherArgs): void {
     const [T, C] = extents(x);
     const N = rows.length;
-    expectBelow(this.#indices(rows, "gather: rows"), T, "gather: rows");
-    const at = this.#at(rows, "gather: rows", N, "u32");
-    this.#call.gather(this.#at(x, "gather: x"), at, this.#at(out, "gather: out", N * C), C, 0, N);
+    expectBelow(this.indices(rows, "gather: rows"), T, "gather: rows");
+    const at = this.at(rows, "gather: rows", N, "u32");
+    this.call.gather(this.at(x, "gather: x"), at, this.at(out, "gather: out", N * C), C, 0, N);
   }
 
   scatterAdd({ dOut, rows, dX }: tensor.ScatterAddArgs): void {
-    this.#addToRows(this.#call, dOut, rows, dX, "scatterAdd");
+    this.#addToRows(this.call, dOut, rows, dX, "scatterAdd");
   }
 
   add({ a, b, out }: tensor.AddArgs): void {
     const n = a.length;
-    this.#call.add(this.#at(a, "add: a"), this.#at(b, "add: b", n), this.#at(out, "add: out", n), 0, n);
+    this.call.add(this.at(a, "add: a"), this.at(b, "add: b", n), this.at(out, "add: out", n), 0, n);
   }
 
   copy({ x, out }: { x: Tensor; out: Tensor }): void {
-    this.#call;
-    const from = this.#at(x, "copy: x", undefined, x.dtype) / 4;
-    const to = this.#at(out, "copy: out", x.length, x.dtype) / 4;
-    this.#memory.u32.copyWithin(to, from, from + x.length);
+    this.call;
+    const from = this.at(x, "copy: x", undefined, x.dtype) / 4;
+    const to = this.at(out, "copy: out", x.length, x.dtype) / 4;
+    this.memory.u32.copyWithin(to, from, from + x.length);
   }
 
   fill({ out, value }: { out: Tensor; value: number }): void {
-    this.#call;
-    const at = this.#at(out, "fill: out", undefined, out.dtype) / 4;
-    const view = out.dtype === "f32" ? this.#memory.f32 : this.#memory.u32;
+    this.call;
+    const at = this.at(out, "fill: out", undefined, out.dtype) / 4;
+    const view = out.dtype === "f32" ? this.memory.f32 : this.memory.u32;
     view.fill(value, at, at + out.length);
   }
 
@@ -494,9 +304,9 @@ export class WasmBackend implements tensor.Backend {
       `dropout: probability ${probability}; expected at least 0 and below 1`,
     );
     const n = x.length;
-    this.#call.dropout(
-      this.#at(x, "dropout: x"),
-      this.#at(out, "dropout: out", n),
+    this.call.dropout(
+      this.at(x, "dropout: x"),
+      this.at(out, "dropout: out", n),
       // `uniform(i) >= probability` of 24-bit numbers, decided in whole numbers.
       Math.ceil(probability * 2 ** 24),
       1 / (1 - probability),
@@ -506,32 +316,32 @@ export class WasmBackend implements tensor.Backend {
 
   sumRows({ x, out }: tensor.SumRowsArgs): void {
     const [M, N] = extents(x);
-    this.#call.sumRows(this.#at(x, "sumRows: x"), this.#at(out, "sumRows: out", N), M, N, 0, N);
+    this.call.sumRows(this.at(x, "sumRows: x"), this.at(out, "sumRows: out", N), M, N, 0, N);
   }
 
   sumOfSquares({ x, out, accumulate = false }: tensor.SumOfSquaresArgs): void {
     const n = x.length;
     const parts = Math.ceil(n / PART);
-    const scratch = this.#memory.scratch(parts * 8);
-    const kernels = this.#call;
-    kernels.squareParts(this.#at(x, "sumOfSquares: x"), n, scratch, 0, parts);
-    kernels.sumParts(scratch, parts, this.#at(out, "sumOfSquares: out", 1), accumulate);
+    const scratch = this.memory.scratch(parts * 8);
+    const kernels = this.call;
+    kernels.squareParts(this.at(x, "sumOfSquares: x"), n, scratch, 0, parts);
+    kernels.sumParts(scratch, parts, this.at(out, "sumOfSquares: out", 1), accumulate);
   }
 
   clipFactor({ sumOfSquares, maxNorm, out }: tensor.ClipFactorArgs): void {
-    const from = this.#at(sumOfSquares, "clipFactor: sumOfSquares", 1);
-    this.#call.clipFactor(from, maxNorm, this.#at(out, "clipFactor: out", 2));
+    const from = this.at(sumOfSquares, "clipFactor: sumOfSquares", 1);
+    this.call.clipFactor(from, maxNorm, this.at(out, "clipFactor: out", 2));
   }
 
   adamw(args: tensor.AdamWArgs): void {
     const { learningRate, beta1, beta2, epsilon, weightDecay, step } = args;
     const n = args.parameters.length;
-    this.#call.adamw(
-      this.#at(args.parameters, "adamw: parameters"),
-      this.#at(args.gradients, "adamw: gradients", n),
-      this.#at(args.m, "adamw: m", n),
-      this.#at(args.v, "adamw: v", n),
-      this.#at(args.clip, "adamw: clip", 2),
+    this.call.adamw(
+      this.at(args.parameters, "adamw: parameters"),
+      this.at(args.gradients, "adamw: gradients", n),
+      this.at(args.m, "adamw: m", n),
+      this.at(args.v, "adamw: v", n),
+      this.at(args.clip, "adamw: clip", 2),
       ...[beta1, 1 - beta1, beta2, 1 - beta2, epsilon] as const,
       1 - learningRate * weightDecay,
       learningRate / (1 - power(beta1, step)),

@@ -1,0 +1,207 @@
+/**
+ * Tensors and frozen weights in one linear memory: the half of the WebAssembly backend that computes nothing.
+ *
+ * @module
+ */
+import { WhetError } from "../../errors.ts";
+import type { BackendStats } from "../../tensor/backend.ts";
+import { type DType, type Matrix, PackedMatrix, Tensor, type WeightFormat } from "../../tensor/tensor.ts";
+import { expect } from "./checks.ts";
+import { Heap } from "./heap.ts";
+import { instantiate } from "./instance.ts";
+import type { Kernels } from "./kernels.gen.ts";
+
+/** What a matrix is to the kernels: a storage format's number, or a plain tensor. */
+export const KINDS: Record<WeightFormat | "plain", number> = { f32: 0, f16: 1, q8: 2, q4: 3, plain: 4 };
+/** Columns of a panel of packed weights. */
+export const PANEL = 16;
+/** Rows of a quantised group: rows are packed by multiples of it. */
+const GROUP = 32;
+/** Floats that pass through scratch memory at once when a weight is packed: 1 MiB. */
+const STAGE = 1 << 18;
+
+/** A tensor's or packed weight's memory. */
+class Block {
+  freed = false;
+  constructor(readonly heap: Heap, readonly pointer: number, readonly bytes: number) {}
+}
+
+/** The memory of a backend, its kernels over it, and what was done with them. */
+export class Store implements Disposable {
+  #heap?: Heap;
+  #kernels?: Kernels;
+  #allocatedBytes = 0;
+  #allocations = 0;
+  #dispatches = 0;
+  #readbacks = 0;
+
+  /** @param module A compiled build of the kernels. */
+  constructor(module: WebAssembly.Module) {
+    this.#heap = new Heap();
+    this.#kernels = instantiate(module, this.#heap.memory);
+  }
+
+  /** Drops the memory; every later call throws. */
+  [Symbol.dispose](): void {
+    this.#heap = undefined;
+    this.#kernels = undefined;
+    this.#allocatedBytes = 0;
+    this.#allocations = 0;
+  }
+
+  /** The memory. */
+  protected get memory(): Heap {
+    if (!this.#heap) throw new WhetError("disposed", "this WebAssembly backend was disposed: create another");
+    return this.#heap;
+  }
+
+  /** The kernels, for one call of the interface, which is counted. */
+  protected get call(): Kernels {
+    this.memory;
+    this.#dispatches++;
+    return this.#kernels!;
+  }
+
+  #block(bytes: number): Block {
+    const heap = this.memory;
+    const block = new Block(heap, heap.allocate(bytes), bytes);
+    this.#allocatedBytes += bytes;
+    this.#allocations++;
+    return block;
+  }
+
+  /** A block that is this backend's and still allocated. */
+  protected alive(memory: unknown, name: string): Block {
+    const heap = this.memory;
+    expect(memory instanceof Block && memory.heap === heap, `${name}: belongs to another backend`);
+    if (memory.freed) throw new WhetError("disposed", `${name}: its memory was freed before`);
+    return memory;
+  }
+
+  /** The address of a tensor of a type and, if given, a length; 0 for none. */
+  protected at(tensor: Tensor | undefined, name: string, length?: number, dtype: DType = "f32"): number {
+    if (!tensor) return 0;
+    const block = this.alive(tensor.memory, name);
+    expect(tensor.dtype === dtype, `${name}: expected ${dtype}, got ${tensor.dtype}`);
+    const own = tensor.length;
+    expect(
+      length === undefined || own === length,
+      `${name}: expected ${length} elements, got [${tensor.shape}]`,
+    );
+    expect((tensor.offset + own) * 4 <= block.bytes, `${name}: [${tensor.shape}] reaches beyond its memory`);
+    return block.pointer + tensor.offset * 4;
+  }
+
+  /** The content of a u32 tensor, in place. */
+  protected indices(tensor: Tensor, name: string, length?: number): Uint32Array {
+    const at = this.at(tensor, name, length, "u32") / 4;
+    return this.memory.u32.subarray(at, at + tensor.length);
+  }
+
+  allocate(shape: readonly number[], dtype: DType = "f32"): Tensor {
+    const length = shape.reduce((product, extent) => {
+      expect(
+        Number.isInteger(extent) && extent >= 0,
+        `shape [${shape}]: extents are whole numbers of 0 or more`,
+      );
+      return product * extent;
+    }, 1);
+    return new Tensor([...shape], dtype, this.#block(length * 4));
+  }
+
+  upload(data: Float32Array | Uint32Array, shape: readonly number[] = [data.length]): Tensor {
+    const length = shape.reduce((product, extent) => product * extent, 1);
+    expect(
+      length === data.length,
+      `upload: shape [${shape}] has ${length} elements, the data ${data.length}`,
+    );
+    const tensor = this.allocate(shape, data instanceof Float32Array ? "f32" : "u32");
+    this.write(tensor, data);
+    return tensor;
+  }
+
+  write(tensor: Tensor, data: Float32Array | Uint32Array): void {
+    if (data instanceof Float32Array) {
+      const at = this.at(tensor, "write", data.length);
+      this.memory.f32.set(data, at / 4);
+    } else {
+      const at = this.at(tensor, "write", data.length, "u32");
+      this.memory.u32.set(data, at / 4);
+    }
+  }
+
+  // deno-lint-ignore require-await -- errors reject, as on a backend that waits
+  async read(tensor: Tensor): Promise<Float32Array> {
+    const at = this.at(tensor, "read") / 4;
+    this.#readbacks++;
+    return this.memory.f32.slice(at, at + tensor.length);
+  }
+
+  pack(data: Float32Array, rows: number, columns: number, format: WeightFormat): PackedMatrix {
+    expect(rows > 0 && columns > 0, `pack: a matrix of ${rows} × ${columns} holds nothing`);
+    expect(
+      data.length === rows * columns,
+      `pack: ${rows} × ${columns} needs ${rows * columns} numbers, got ${data.length}`,
+    );
+    const kind = KINDS[format];
+    expect(kind !== undefined, `pack: unknown format ${format}; expected f32, f16, q8 or q4`);
+    const kernels = this.call;
+    const { stride, stage, rest } = this.#stage(rows, columns);
+    const block = this.#block(Math.ceil(columns / PANEL) * (kernels.panelBytes(kind, rows) >>> 0));
+    for (let row = 0; row < rows; row += stride) {
+      const end = Math.min(rows, row + stride);
+      this.memory.f32.set(data.subarray(row * columns, end * columns), stage / 4);
+      kernels.packRows(kind, stage, block.pointer, rows, columns, row, end, rest);
+    }
+    return new PackedMatrix(rows, columns, format, block);
+  }
+
+  // deno-lint-ignore require-await -- errors reject, as on a backend that waits
+  async unpack(matrix: PackedMatrix): Promise<Float32Array> {
+    const { rows, columns } = matrix;
+    const { pointer } = this.alive(matrix.memory, "unpack");
+    const kernels = this.call;
+    this.#readbacks++;
+    const data = new Float32Array(rows * columns);
+    const { stride, stage, rest } = this.#stage(rows, columns);
+    for (let row = 0; row < rows; row += stride) {
+      const end = Math.min(rows, row + stride);
+      kernels.unpackRows(KINDS[matrix.format], pointer, stage, rows, columns, row, end, rest);
+      data.set(this.memory.f32.subarray(stage / 4, stage / 4 + (end - row) * columns), row * columns);
+    }
+    return data;
+  }
+
+  /** Scratch memory through which a matrix passes `stride` rows at a time. */
+  #stage(rows: number, columns: number): { stride: number; stage: number; rest: number } {
+    const stride = Math.min(Math.ceil(rows / GROUP), Math.max(1, Math.floor(STAGE / columns / GROUP))) *
+      GROUP;
+    const bytes = stride * columns * 4;
+    const stage = this.memory.scratch(bytes + GROUP * PANEL * 4);
+    return { stride, stage, rest: stage + bytes };
+  }
+
+  free(memory: Matrix): void {
+    expect(!(memory instanceof Tensor) || memory.offset === 0, "free: a view is never freed by itself");
+    const block = this.alive(memory.memory, "free");
+    this.memory.free(block.pointer);
+    block.freed = true;
+    this.#allocatedBytes -= block.bytes;
+    this.#allocations--;
+  }
+
+  flush(): void {
+    this.memory; // Nothing waits here; a disposed backend says so.
+  }
+
+  stats(): BackendStats {
+    return {
+      allocatedBytes: this.#allocatedBytes,
+      allocations: this.#allocations,
+      dispatches: this.#dispatches,
+      submissions: 0,
+      creations: 0,
+      readbacks: this.#readbacks,
+    };
+  }
+}
