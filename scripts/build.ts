@@ -49,10 +49,13 @@ async function compile(flags: string[]): Promise<{ module: Uint8Array; declarati
   };
 }
 
-/** `export function f(a: number): void;` lines as the members of an interface. */
+/** Declarations as asc writes them, their comments beginning `file/function`, as the members of an interface. */
 function members(declarations: string): string[] {
-  return [...declarations.matchAll(/^ *export function (\w+\(.*\): \w+;)$/gm)].map((match) => match[1])
-    .sort();
+  const pattern = /\/\*\*\n +\* (\w+)\/\w+\n[^/]*\*\/\n *export function (\w+\(.*\): \w+;)$/gm;
+  return [...declarations.matchAll(pattern)]
+    .map(([, file, signature]) => ({ file, signature }))
+    .sort((a, b) => a.signature < b.signature ? -1 : 1)
+    .flatMap(({ file, signature }) => [`/** In \`wasm/${file}.ts\`. */`, signature]);
 }
 
 async function wasmConstants(): Promise<string> {

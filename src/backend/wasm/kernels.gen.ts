@@ -12,32 +12,60 @@ export const RELAXED: string =
 
 /** What both modules export; pointers and sizes are unsigned 32-bit numbers. */
 export interface Kernels {
+  /** In `wasm/optimizer.ts`. */
   adamw(parameters: number, gradients: number, m: number, v: number, clip: number, beta1: number, oneMinusBeta1: number, beta2: number, oneMinusBeta2: number, epsilon: number, decay: number, rate: number, debias2: number, begin: number, end: number): void;
+  /** In `wasm/elementwise.ts`. */
   add(a: number, b: number, out: number, begin: number, end: number): void;
+  /** In `wasm/embedding.ts`. */
   addToRows(x: number, rows: number, out: number, N: number, C: number, begin: number, end: number): void;
+  /** In `wasm/attention.ts`. */
   attention(queries: number, queryStep: number, keys: number, keyStep: number, values: number, valueStep: number, out: number, outStep: number, logSumExp: number, H: number, D: number, scale: number, count: number, first: number, headBegin: number, headEnd: number, scratch: number): void;
+  /** In `wasm/attention_backward.ts`. */
   attentionBackward(qkv: number, out: number, logSumExp: number, dOut: number, dQkv: number, rows: number, H: number, D: number, scale: number, headBegin: number, headEnd: number, scratch: number): void;
+  /** In `wasm/attention_backward.ts`. */
   attentionBackwardScratch(rows: number, D: number): number;
+  /** In `wasm/attention.ts`. */
   attentionScratch(D: number): number;
+  /** In `wasm/optimizer.ts`. */
   clipFactor(sumOfSquares: number, maxNorm: number, out: number): void;
+  /** In `wasm/simd.ts`. */
   constantsEnd(): number;
+  /** In `wasm/loss.ts`. */
   crossEntropy(logits: number, targets: number, loss: number, V: number, gradient: boolean, scale: number, begin: number, end: number): void;
+  /** In `wasm/elementwise.ts`. */
   dropout(x: number, out: number, threshold: number, scale: number, key0: number, key1: number, accumulate: boolean, begin: number, end: number): void;
+  /** In `wasm/embedding.ts`. */
   embedding(wte: number, kind: number, V: number, wpe: number, tokens: number, positions: number, out: number, C: number, begin: number, end: number, scratch: number): void;
+  /** In `wasm/elementwise.ts`. */
   fill(out: number, value: number, begin: number, end: number): void;
+  /** In `wasm/embedding.ts`. */
   gather(x: number, rows: number, out: number, C: number, begin: number, end: number): void;
+  /** In `wasm/elementwise.ts`. */
   gelu(x: number, out: number, begin: number, end: number): void;
+  /** In `wasm/elementwise.ts`. */
   geluBackward(x: number, dOut: number, dX: number, accumulate: boolean, begin: number, end: number): void;
+  /** In `wasm/norm.ts`. */
   layerNorm(x: number, weight: number, bias: number, out: number, mean: number, rstd: number, C: number, epsilon: number, begin: number, end: number): void;
+  /** In `wasm/norm.ts`. */
   layerNormBackward(x: number, weight: number, mean: number, rstd: number, dOut: number, dX: number, accumulate: boolean, C: number, begin: number, end: number): void;
+  /** In `wasm/norm.ts`. */
   layerNormWeightGradient(x: number, mean: number, rstd: number, dOut: number, dWeight: number, T: number, C: number, begin: number, end: number): void;
+  /** In `wasm/matmul.ts`. */
   matmul(a: number, transposeA: boolean, b: number, kind: number, transposeB: boolean, out: number, M: number, N: number, K: number, alpha: number, flags: number, bias: number, residual: number, scratch: number, rowBegin: number, rowEnd: number, panelBegin: number, panelEnd: number): void;
+  /** In `wasm/matmul.ts`. */
   matmulScratch(M: number, N: number, K: number, gathered: boolean): number;
+  /** In `wasm/weights.ts`. */
   packRows(format: number, from: number, to: number, K: number, N: number, k0: number, k1: number, scratch: number): void;
+  /** In `wasm/weights.ts`. */
   panelBytes(format: number, K: number): number;
+  /** In `wasm/reduce.ts`. */
   squareParts(x: number, n: number, partials: number, begin: number, end: number): void;
+  /** In `wasm/attention.ts`. */
   storeKeysValues(qkv: number, keys: number, values: number, slots: number, positions: number, capacity: number, C: number, begin: number, end: number): void;
+  /** In `wasm/reduce.ts`. */
   sumParts(partials: number, parts: number, out: number, accumulate: boolean): void;
+  /** In `wasm/reduce.ts`. */
   sumRows(x: number, out: number, M: number, N: number, begin: number, end: number): void;
+  /** In `wasm/weights.ts`. */
   unpackRows(format: number, from: number, to: number, K: number, N: number, k0: number, k1: number, scratch: number): void;
 }
