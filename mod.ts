@@ -34,6 +34,8 @@ export type { FinishReason, GeneratedChunk, GenerateOptions, Prompt } from "./sr
 export type { Backend, BackendStats } from "./src/tensor/backend.ts";
 export type { WeightFormat } from "./src/tensor/tensor.ts";
 export { StreamingDecoder, type Tokenizer } from "./src/text/tokenizer.ts";
+export { type Study, study, type StudyOptions } from "./src/report/study.ts";
+export type { StudyAnswer, StudyResult } from "./src/report/study_report.ts";
 export type { SamplingOptions } from "./src/generate/sampler.ts";
 
 if (import.meta.main) {

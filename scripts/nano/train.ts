@@ -13,12 +13,13 @@ import { train } from "../../src/train/trainer.ts";
 import { Progress } from "../../src/report/progress.ts";
 import { trainBpe } from "./bpe_trainer.ts";
 import { generateCorpus } from "./corpus.ts";
-import { generateDialogues, toJsonLines } from "./dialogues.ts";
+import { generateDialogues } from "./dialogues.ts";
+import { embed } from "./embed.ts";
 
 const SEED = 2026;
-const VOCABULARY = 512;
+const VOCABULARY = 768;
 const CORPUS_BYTES = 6_000_000;
-const STEPS = Number(Deno.env.get("NANO_STEPS") ?? 2400);
+const STEPS = Number(Deno.env.get("NANO_STEPS") ?? 4000);
 
 const corpus = generateCorpus(SEED, CORPUS_BYTES);
 const { vocab, merges } = trainBpe(corpus, VOCABULARY);
@@ -30,7 +31,7 @@ const tokenizer = await loadTokenizer({ text: (name) => Promise.resolve(files[na
 if (!tokenizer) throw new Error("no tokenizer");
 
 using model = await GPT2.random(
-  { vocab_size: VOCABULARY, n_positions: 256, n_embd: 96, n_layer: 4, n_head: 4 },
+  { vocab_size: VOCABULARY, n_positions: 256, n_embd: 112, n_layer: 4, n_head: 4 },
   { seed: SEED, tokenizer, backend: "wasm", instructionSet: "strict" },
 );
 console.error(`${model.parameterCount} parameters, ${corpus.length} texts`);
@@ -64,41 +65,6 @@ for await (
 bar.finish();
 
 const directory = await Deno.makeTempDir();
-await model.save(directory, { dtype: "F16" });
-const embedded: string[] = [];
-for (const name of ["config.json", "vocab.json", "merges.txt", "model.safetensors"]) {
-  embedded.push(
-    `  ${JSON.stringify(name)}: ${JSON.stringify(await pack(await Deno.readFile(`${directory}/${name}`)))},`,
-  );
-}
+await model.save(directory, { dtype: "BF16" });
+await embed(directory, generateDialogues(SEED, 1200, "train"), generateDialogues(SEED, 60, "test"));
 await Deno.remove(directory, { recursive: true });
-const made = "// Made by `deno task nano`; not to be edited.\n// deno-fmt-ignore-file\n";
-await Deno.writeTextFile(
-  new URL("../../src/nano/model.gen.ts", import.meta.url),
-  `${made}/** Nano's files, gzip in base64. */\nexport const FILES: Readonly<Record<string, string>> = {\n${
-    embedded.join("\n")
-  }\n};\n`,
-);
-await Deno.writeTextFile(
-  new URL("../../src/nano/dialogues.gen.ts", import.meta.url),
-  `${made}/** Dialogues to tune nano on: JSON lines, gzip in base64. */
-export const TRAINING: string = ${
-    JSON.stringify(await pack(toJsonLines(generateDialogues(SEED, 600, "train"))))
-  };
-/** Others of the same kinds. */
-export const HELD: string = ${JSON.stringify(await pack(toJsonLines(generateDialogues(SEED, 60, "test"))))};
-`,
-);
-
-/** Bytes to base64 of gzip. */
-async function pack(content: string | Uint8Array): Promise<string> {
-  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-  const stream = new Blob([bytes as Uint8Array<ArrayBuffer>]).stream().pipeThrough(
-    new CompressionStream("gzip"),
-  );
-  let binary = "";
-  for (const byte of new Uint8Array(await new Response(stream).arrayBuffer())) {
-    binary += String.fromCharCode(byte);
-  }
-  return btoa(binary);
-}

@@ -3,13 +3,21 @@
  *
  * @module
  */
-import { parseArgs } from "./parse_args.ts";
+import { parseArgs } from "node:util";
 
 /** Wrong usage: the command line says it and exits with 2. */
 export class UsageError extends Error {}
 
 /** What a flag takes. */
-export type Kind = "text" | "texts" | "whole" | "number" | "switch";
+export type Kind = "text" | "texts" | "switch" | keyof typeof NUMBERS;
+
+/** The kinds of numbers: none is negative. */
+const NUMBERS = {
+  count: { whole: true, least: 1 },
+  whole: { whole: true, least: 0 },
+  number: { whole: false, least: 0 },
+  positive: { whole: false, least: Number.MIN_VALUE },
+} as const;
 
 /** One flag. */
 export interface Flag {
@@ -21,6 +29,12 @@ export interface Flag {
   help: string;
   /** The values that there are. */
   choices?: readonly string[];
+  /** The smallest number, if not its kind's. */
+  least?: number;
+  /** The largest number. */
+  most?: number;
+  /** All numbers are below this. */
+  below?: number;
   /** Shown in the help as what happens without it. */
   standard?: string;
   /** Whether the command makes no sense without it. */
@@ -71,7 +85,7 @@ export const MODEL = {
     help: "how the model's weights are stored",
     standard: "f32",
   },
-  threads: { kind: "whole", value: "N", help: "threads of the WASM backend", standard: "1" },
+  threads: { kind: "count", value: "N", help: "threads of the WASM backend", standard: "1" },
   strict: { kind: "switch", help: "WASM without relaxed instructions: the same bits on every machine" },
 } as const satisfies Flags;
 
@@ -94,39 +108,36 @@ export const ADAPTER = {
  */
 export function parseFlags<F extends Flags>(flags: F, args: readonly string[]): Values<F> {
   const names = Object.keys(flags);
-  const ofKind = (...kinds: Kind[]) => names.filter((name) => kinds.includes(flags[name].kind));
-  const dashed = args.map((arg) => /^-[^-\d.]/.test(arg) ? `-${arg}` : arg);
-  const raw = parseArgs(joinNegatives(dashed, names), {
-    boolean: ofKind("switch"),
-    string: ofKind("text", "texts", "whole", "number"),
-    collect: names.filter((name) => flags[name].kind !== "switch"),
-    unknown: (arg: string, name?: string) => {
-      if (name === undefined) throw new UsageError(`unexpected argument ${arg}`);
-      throw new UsageError(`unknown flag --${name}${didYouMean(name, names)}`);
-    },
+  const { tokens } = parseArgs({
+    args: [...args],
+    options: Object.fromEntries(
+      names.map((name) => [name, { type: flags[name].kind === "switch" ? "boolean" : "string" }]),
+    ),
+    ...{ strict: false, allowPositionals: true, tokens: true },
   });
-  const values: Record<string, unknown> = {};
-  for (const name of names) values[name] = readValue(name, flags[name], raw[name]);
-  return values as Values<F>;
-}
-
-/** `--lr -1` as `--lr=-1`, which the parser would take for a flag of its own. */
-function joinNegatives(args: readonly string[], names: readonly string[]): string[] {
-  const joined: string[] = [];
-  for (const arg of args) {
-    const before = joined.at(-1);
-    if (/^-[\d.]/.test(arg) && before !== undefined && names.includes(before.replace(/^--/, ""))) {
-      joined[joined.length - 1] = `${before}=${arg}`;
-    } else {
-      joined.push(arg);
+  const given = new Map<string, string[]>();
+  for (const token of tokens) {
+    if (token.kind === "option-terminator") continue;
+    if (token.kind === "positional") {
+      throw new UsageError(`unexpected argument ${JSON.stringify(token.value)}`);
     }
+    const { name, rawName, value, inlineValue } = token;
+    const flag = Object.hasOwn(flags, name) && rawName === `--${name}` ? flags[name] : null;
+    if (!flag) throw new UsageError(`unknown flag ${rawName}${didYouMean(name, names)}`);
+    if (flag.kind === "switch" && inlineValue) {
+      throw new UsageError(`--${name}: it takes no value, got ${JSON.stringify(value)}`);
+    }
+    // `--steps --lr 1` lacks a value; one that begins with two dashes is written `--prompt=--`.
+    const missing = flag.kind !== "switch" && (value === undefined || !inlineValue && value.startsWith("--"));
+    given.set(name, [...given.get(name) ?? [], missing ? "" : value ?? ""]);
   }
-  return joined;
+  return Object.fromEntries(
+    names.map((name) => [name, readValue(name, flags[name], given.get(name) ?? [])]),
+  ) as Values<F>;
 }
 
-function readValue(name: string, flag: Flag, raw: unknown): unknown {
-  if (flag.kind === "switch") return raw === true;
-  const given = raw as string[] | undefined ?? [];
+function readValue(name: string, flag: Flag, given: readonly string[]): unknown {
+  if (flag.kind === "switch") return given.length > 0;
   if (given.length === 0) {
     if (flag.required) throw new UsageError(`--${name} is missing: ${flag.help}`);
     return undefined;
@@ -135,19 +146,25 @@ function readValue(name: string, flag: Flag, raw: unknown): unknown {
   if (given.length > 1) throw new UsageError(`--${name} is given ${given.length} times; give it once`);
   const text = checkText(name, flag, given[0]);
   if (flag.kind === "text") return text;
-  const number = Number(text);
-  if (text.trim() === "" || !Number.isFinite(number)) {
-    throw new UsageError(`--${name}: expected a number, got ${JSON.stringify(text)}`);
-  }
-  if (flag.kind === "whole" && !Number.isSafeInteger(number)) {
-    throw new UsageError(`--${name}: expected a whole number, got ${JSON.stringify(text)}`);
+  const { whole, ...kind } = NUMBERS[flag.kind as keyof typeof NUMBERS];
+  const { least = kind.least, most = Infinity, below = Infinity } = flag;
+  const number = text.trim() === "" ? NaN : Number(text);
+  const right = whole ? Number.isSafeInteger(number) : Number.isFinite(number);
+  if (!right || number < least || number > most || number >= below) {
+    const from = flag.kind === "positive" ? "above 0" : `of at least ${least}`;
+    const to = most < Infinity ? ` and at most ${most}` : below < Infinity ? ` and below ${below}` : "";
+    throw new UsageError(
+      `--${name}: expected a ${whole ? "whole " : ""}number ${from}${to}, got ${JSON.stringify(text)}`,
+    );
   }
   return number;
 }
 
 function checkText(name: string, flag: Flag, text: string): string {
-  if (text === "" && name !== "prompt") {
-    throw new UsageError(`--${name}: expected ${flag.value ?? "a value"} after it`);
+  if (text === "") {
+    throw new UsageError(
+      `--${name}: expected ${flag.choices?.join("|") ?? flag.value ?? "a value"} after it`,
+    );
   }
   if (flag.choices && !flag.choices.includes(text)) {
     throw new UsageError(`--${name}: expected ${flag.choices.join(", ")}, got ${JSON.stringify(text)}`);

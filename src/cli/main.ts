@@ -29,7 +29,7 @@ export async function main(args: readonly string[]): Promise<number> {
       printLine(helpForAll());
       return name === undefined ? 2 : 0;
     }
-    const command = commands[name];
+    const command = Object.hasOwn(commands, name) ? commands[name] : null;
     if (!command) {
       throw new UsageError(`unknown command ${name}; there are ${Object.keys(commands).join(", ")}`);
     }
@@ -51,7 +51,11 @@ export async function main(args: readonly string[]): Promise<number> {
 function report(error: unknown, name: string): number {
   if (error instanceof UsageError) {
     note(`whet: ${error.message}`);
-    note(commands[name] ? `whet ${name} --help lists its flags` : "whet --help lists the commands");
+    note(
+      Object.hasOwn(commands, name)
+        ? `whet ${name} --help lists its flags`
+        : "whet --help lists the commands",
+    );
     return 2;
   }
   if (error instanceof Interrupted) {
@@ -60,7 +64,7 @@ function report(error: unknown, name: string): number {
   }
   if (error instanceof WhetError) {
     note(`whet: ${oneLine(error.message)}`);
-    return error.code === "option" && error.message.startsWith("--") ? 2 : 1;
+    return 1;
   }
   if (error instanceof Deno.errors.BrokenPipe) return 0;
   if (error instanceof Deno.errors.NotCapable) {

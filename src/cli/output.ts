@@ -20,7 +20,11 @@ export function printLine(text: string): void {
   print(`${text}\n`);
 }
 
-/** A line to standard error. */
+/** A line to standard error; where nobody reads it any more, that is no reason to stop. */
 export function note(text: string): void {
-  write(Deno.stderr, `${text}\n`);
+  try {
+    write(Deno.stderr, `${text}\n`);
+  } catch {
+    // Closed, or its disk is full.
+  }
 }

@@ -40,7 +40,7 @@ export async function runScore(values: Values<typeof SCORE>): Promise<ScoreResul
   if (sequenceLength > n_positions) {
     throw new WhetError(
       "option",
-      `--seq-len: ${sequenceLength} is beyond ${model.name}'s window of ${n_positions}`,
+      `sequenceLength (--seq-len): ${sequenceLength} is beyond ${model.name}'s window of ${n_positions}`,
     );
   }
   const batches = new BatchStream(data, model.tokenizer, {
@@ -51,6 +51,12 @@ export async function runScore(values: Values<typeof SCORE>): Promise<ScoreResul
     epochs: 1,
   });
   const result = await evaluate(model, batches);
+  if (!Number.isFinite(result.loss)) {
+    throw new WhetError(
+      "diverged",
+      `${model.name}: the loss is not a number; its weights are broken, or its adapter's`,
+    );
+  }
   if (!values.json) {
     printLine(
       `loss ${result.loss.toFixed(4)} nats per token, perplexity ${

@@ -7,8 +7,7 @@ import { Dialogues } from "../data/dialogues.ts";
 import { ensureDirectory, join, writeAtomically } from "../format/files.ts";
 import { lossCurve } from "../report/loss_curve.ts";
 import { Progress } from "../report/progress.ts";
-import { runStudy as study, type Study } from "../report/study.ts";
-import { studyReport } from "../report/study_report.ts";
+import { type Study, study } from "../report/study.ts";
 import type { STUDY } from "./commands.ts";
 import type { Values } from "./flags.ts";
 import { interruptible } from "./interrupt.ts";
@@ -46,7 +45,7 @@ export async function runStudy(values: Values<typeof STUDY>): Promise<StudyOutco
   const evalData = await read(values["eval-data"]);
   loading.finish();
   using model = await openModel(source, values);
-  const { result, lora } = await interruptible((signal) => {
+  const { result, report: page, lora } = await interruptible((signal) => {
     let bar: Progress | null = null;
     return study({
       ...{ model, signal },
@@ -82,7 +81,7 @@ export async function runStudy(values: Values<typeof STUDY>): Promise<StudyOutco
   }, () => "interrupted; nothing of the study was kept");
   using _ = lora;
   if (!values.json) showAnswers(result);
-  const report = out === null ? null : await save(out, result, lora);
+  const report = out === null ? null : await save(out, result, page, lora);
   if (!quiet) {
     note(
       report
@@ -100,7 +99,12 @@ export async function runStudy(values: Values<typeof STUDY>): Promise<StudyOutco
 }
 
 /** Report, figures, pictures and adapter. */
-async function save(out: string, result: Study["result"], lora: Study["lora"]): Promise<string> {
+async function save(
+  out: string,
+  result: Study["result"],
+  page: string,
+  lora: Study["lora"],
+): Promise<string> {
   const { points, evalPoints } = result;
   await lora.save(join(out, "adapter"));
   await writeAtomically(
@@ -113,7 +117,7 @@ async function save(out: string, result: Study["result"], lora: Study["lora"]): 
   );
   await writeAtomically(join(out, "study.json"), `${JSON.stringify(result, null, 2)}\n`);
   const report = join(out, "report.html");
-  await writeAtomically(report, studyReport(result));
+  await writeAtomically(report, page);
   return report;
 }
 

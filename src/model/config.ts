@@ -149,7 +149,11 @@ export function parseConfig(fields: unknown, where: string): GPT2Config {
  * @param dtype What the weights' elements are.
  * @returns JSON text.
  */
-export function formatConfig(config: GPT2Config, endOfText: number, dtype: "float32" | "float16"): string {
+export function formatConfig(
+  config: GPT2Config,
+  endOfText: number,
+  dtype: "float32" | "float16" | "bfloat16",
+): string {
   const fields = {
     architectures: ["GPT2LMHeadModel"],
     model_type: "gpt2",

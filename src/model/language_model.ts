@@ -265,10 +265,10 @@ export class LanguageModel implements Disposable {
    * The adapter that is attached is not part of it; merge it first, or save it by itself.
    *
    * @param directory Where to; it is made.
-   * @param options `dtype`: F32, or F16 at half the size [F16 if the weights are stored so, else F32].
+   * @param options `dtype`: F32, or F16 or BF16 at half the size [F16 if the weights are stored so, else F32].
    * @throws {WhetError} "resource" where the disk is full or permission is missing.
    */
-  async save(directory: string, options: { dtype?: "F32" | "F16" } = {}): Promise<void> {
+  async save(directory: string, options: { dtype?: "F32" | "F16" | "BF16" } = {}): Promise<void> {
     this.#alive();
     await saveModel(directory, this, options.dtype ?? (this.weights === "f16" ? "F16" : "F32"));
   }

@@ -20,6 +20,11 @@ export interface Saveable {
   parameter(name: string): Promise<Float32Array>;
 }
 
+/** What an element of a saved tensor is. */
+export type SaveDType = "F32" | "F16" | "BF16";
+
+const TORCH_DTYPES = { F32: "float32", F16: "float16", BF16: "bfloat16" } as const;
+
 /**
  * Saves a model: config.json, model.safetensors, vocab.json, merges.txt.
  *
@@ -28,7 +33,7 @@ export interface Saveable {
  * @param dtype What an element is in the file.
  * @throws {WhetError} "resource" where the disk is full or permission is missing.
  */
-export async function saveModel(directory: string, model: Saveable, dtype: "F32" | "F16"): Promise<void> {
+export async function saveModel(directory: string, model: Saveable, dtype: SaveDType): Promise<void> {
   const { config, tokenizer } = model;
   const files: Record<string, Content> = {
     "model.safetensors": safetensorsContent(
@@ -46,7 +51,7 @@ export async function saveModel(directory: string, model: Saveable, dtype: "F32"
       return Promise.resolve();
     });
   }
-  files["config.json"] = formatConfig(config, tokenizer.endOfText, dtype === "F16" ? "float16" : "float32");
+  files["config.json"] = formatConfig(config, tokenizer.endOfText, TORCH_DTYPES[dtype]);
   await writeDirectory(directory, files, {
     marker: "config.json",
     obsolete: [

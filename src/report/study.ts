@@ -15,7 +15,7 @@ import { STOP } from "../text/templates.ts";
 import type { TrainOptions } from "../train/options.ts";
 import { train, type TrainStep } from "../train/trainer.ts";
 import { VERSION } from "../version.ts";
-import type { StudyAnswer, StudyResult } from "./study_report.ts";
+import { type StudyAnswer, studyReport, type StudyResult } from "./study_report.ts";
 
 /** What a study is made of; with nothing given it runs on the model and the dialogues that are part of Whet. */
 export interface StudyOptions {
@@ -47,8 +47,10 @@ export interface StudyOptions {
 
 /** What a study leaves: figures and answers for the report, and the adapter. */
 export interface Study {
-  /** Figures, curve and answers; `studyReport` makes a page of it. */
+  /** Figures, curve and answers. */
   result: StudyResult;
+  /** The same as one self-contained HTML page. */
+  report: string;
   /** The trained adapter. */
   lora: Lora;
 }
@@ -65,13 +67,13 @@ const EVALUATIONS = 8;
  *
  * @example
  * ```ts
- * import { runStudy } from "./study.ts";
+ * import { study } from "./study.ts";
  *
- * const { result } = await runStudy({ training: { steps: 2 }, questions: 1 });
- * console.log(result.lossBase, result.lossTuned);
+ * const { result, report } = await study({ training: { steps: 2 }, questions: 1 });
+ * console.log(result.lossBase, result.lossTuned, report.length);
  * ```
  */
-export async function runStudy(options: StudyOptions = {}): Promise<Study> {
+export async function study(options: StudyOptions = {}): Promise<Study> {
   const begin = performance.now();
   const { questions = 8, maxTokens = 64, temperature = 0, seed = 0, signal } = options;
   const note = options.onNote ?? (() => {});
@@ -150,7 +152,7 @@ export async function runStudy(options: StudyOptions = {}): Promise<Study> {
       owned.detach();
       await lora.unbind();
     }
-    return { result, lora };
+    return { result, report: studyReport(result), lora };
   } finally {
     owned?.[Symbol.dispose]();
   }
