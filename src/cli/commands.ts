@@ -62,7 +62,7 @@ export const TRAIN = {
   steps: { kind: "count", value: "N", help: "optimizer steps" },
   epochs: { kind: "count", value: "N", help: "passes over the data, instead of --steps", standard: "1" },
   "batch-size": { kind: "count", value: "B", help: "rows of a batch", standard: "4" },
-  "seq-len": { kind: "count", least: 2, value: "T", help: "tokens of a row", standard: "256" },
+  "seq-len": { kind: "count", least: 2, value: "T", help: "tokens of a row", standard: "256, or the window" },
   accumulate: { kind: "count", value: "N", help: "batches that make one step", standard: "1" },
   lr: { kind: "positive", value: "X", help: "peak learning rate", standard: "2e-4; 5e-5 with --method full" },
   schedule: {

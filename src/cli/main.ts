@@ -50,12 +50,8 @@ export async function main(args: readonly string[]): Promise<number> {
 /** Says what went wrong in one line. */
 function report(error: unknown, name: string): number {
   if (error instanceof UsageError) {
-    note(`whet: ${error.message}`);
-    note(
-      Object.hasOwn(commands, name)
-        ? `whet ${name} --help lists its flags`
-        : "whet --help lists the commands",
-    );
+    const help = Object.hasOwn(commands, name) ? `whet ${name} --help lists the flags` : "see whet --help";
+    note(`whet: ${oneLine(error.message)}; ${help}`);
     return 2;
   }
   if (error instanceof Interrupted) {
