@@ -10,7 +10,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(3) var<storage, read> starts: array<u32>; // (T)
-@group(0) @binding(4) var<storage, read_write> out: array<f32>; // (T, C)
+@group(0) @binding(4) var<storage, read_write> out: array<$ELEMENT>; // (T, C)
 @group(0) @binding(5) var<storage, read_write> logSumExp: array<f32>; // (T, H)
 
 const NOTHING = -1e30;
@@ -22,12 +22,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let tx = thread & 7;
   let ty = thread >> 3;
   let head = group.y;
+  let C = p.H * D;
   let q0 = group.x * 32;
-  let row = q0 + ty * 4;
+  let row = q0 + ty; // and every eighth after it
   var first = vec4u();
   //#for i in 0..4
-  if (row + $i < p.T) {
-    first[$i] = starts[row + $i];
+  if (row + 8 * $i < p.T) {
+    first[$i] = starts[row + 8 * $i];
   }
   //#end
 
@@ -39,7 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let key = vec4u(k0 + tx * 4) + vec4u(0, 1, 2, 3);
     var peak = largest;
     //#for i in 0..4
-    logits[$i] = select(vec4f(NOTHING), logits[$i], key >= vec4u(first[$i]) & key <= vec4u(row + $i));
+    logits[$i] = select(vec4f(NOTHING), logits[$i], within(key, first[$i], row + 8 * $i));
     peak[$i] = max(max(max(logits[$i].x, logits[$i].y), max(logits[$i].z, logits[$i].w)), peak[$i]);
     //#end
     shared4[tx * 8 + ty] = peak;
@@ -51,7 +52,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     largest = peak;
     var weights: mat4x4f;
     //#for i in 0..4
-    weights[$i] = select(vec4f(), exp(logits[$i] - peak[$i]), logits[$i] > vec4f(NOTHING));
+    weights[$i] = select(vec4f(), exp(logits[$i] - peak[$i]), within(key, first[$i], row + 8 * $i));
     total[$i] = total[$i] * rescale[$i] + dot(weights[$i], vec4f(1));
     //#end
     setWeights(weights, thread);
@@ -70,14 +71,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   total += shared4[$i * 8 + ty];
   //#end
   //#for i in 0..4
-  if (row + $i < p.T) {
+  if (row + 8 * $i < p.T) {
     if (tx == 0) {
-      logSumExp[(row + $i) * p.H + head] = largest[$i] + log(total[$i]);
+      logSumExp[(row + 8 * $i) * p.H + head] = largest[$i] + log(total[$i]);
     }
     //#for c in 0..CHUNKS
-    for (var j = 0u; j < 4 && $c * 32 + tx * 4 + j < D; j++) {
-      out[((row + $i) * p.H + head) * D + $c * 32 + tx * 4 + j] = sums[$c][$i][j] / total[$i];
-    }
+    store((row + 8 * $i) * C + head * D, $c * 32 + tx * 4, sums[$c][$i] / total[$i]);
     //#end
   }
   //#end

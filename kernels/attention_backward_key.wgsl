@@ -12,19 +12,20 @@ struct Params {
 @group(0) @binding(3) var<storage, read> ends: array<u32>; // (T)
 @group(0) @binding(4) var<storage, read> logSumExp: array<f32>; // (T, H)
 @group(0) @binding(5) var<storage, read> delta: array<f32>; // (T, H)
-@group(0) @binding(6) var<storage, read_write> dQkv: array<f32>; // (T, 3C)
+@group(0) @binding(6) var<storage, read_write> dQkv: array<$ELEMENT>; // (T, 3C)
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let tx = thread & 7;
   let ty = thread >> 3;
   let head = group.y;
+  let C = p.H * D;
   let k0 = group.x * 32;
-  let row = k0 + ty * 4;
+  let row = k0 + ty; // and every eighth after it
   var end = vec4u();
   //#for i in 0..4
-  if (row + $i < p.T) {
-    end[$i] = ends[row + $i];
+  if (row + 8 * $i < p.T) {
+    end[$i] = ends[row + 8 * $i];
   }
   //#end
 
@@ -43,7 +44,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     //#end
     var weights = p.scale * product(KEY, k0, QUERY, q0, head, thread);
     //#for i in 0..4
-    weights[$i] = select(vec4f(), exp(weights[$i] - lse), query >= vec4u(row + $i) & query < vec4u(end[$i]));
+    weights[$i] = select(vec4f(), exp(weights[$i] - lse), within(query + 1, row + 8 * $i + 1, end[$i]));
     //#end
     setWeights(weights, thread);
     //#for c in 0..CHUNKS
@@ -60,13 +61,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
 
   //#for i in 0..4
-  if (row + $i < p.T) {
+  if (row + 8 * $i < p.T) {
     //#for c in 0..CHUNKS
-    for (var j = 0u; j < 4 && $c * 32 + tx * 4 + j < D; j++) {
-      let i = (((row + $i) * 3 + KEY) * p.H + head) * D + $c * 32 + tx * 4 + j;
-      dQkv[i] = dKey[$c][$i][j];
-      dQkv[i + p.H * D] = dValue[$c][$i][j];
-    }
+    store(((row + 8 * $i) * 3 + KEY) * C + head * D, $c * 32 + tx * 4, dKey[$c][$i]);
+    store(((row + 8 * $i) * 3 + VALUE) * C + head * D, $c * 32 + tx * 4, dValue[$c][$i]);
     //#end
   }
   //#end

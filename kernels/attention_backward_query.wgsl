@@ -12,23 +12,24 @@ struct Params {
 @group(0) @binding(3) var<storage, read> starts: array<u32>; // (T)
 @group(0) @binding(4) var<storage, read> logSumExp: array<f32>; // (T, H)
 @group(0) @binding(5) var<storage, read> delta: array<f32>; // (T, H)
-@group(0) @binding(6) var<storage, read_write> dQkv: array<f32>; // (T, 3C)
+@group(0) @binding(6) var<storage, read_write> dQkv: array<$ELEMENT>; // (T, 3C)
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let tx = thread & 7;
   let ty = thread >> 3;
   let head = group.y;
+  let C = p.H * D;
   let q0 = group.x * 32;
-  let row = q0 + ty * 4;
+  let row = q0 + ty; // and every eighth after it
   var first = vec4u();
   var lse = vec4f();
   var mean = vec4f();
   //#for i in 0..4
-  if (row + $i < p.T) {
-    first[$i] = starts[row + $i];
-    lse[$i] = logSumExp[(row + $i) * p.H + head];
-    mean[$i] = delta[(row + $i) * p.H + head];
+  if (row + 8 * $i < p.T) {
+    first[$i] = starts[row + 8 * $i];
+    lse[$i] = logSumExp[(row + 8 * $i) * p.H + head];
+    mean[$i] = delta[(row + 8 * $i) * p.H + head];
   }
   //#end
 
@@ -41,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     gradients[$i] = select(
       vec4f(),
       exp(logits[$i] - lse[$i]) * (gradients[$i] - mean[$i]) * p.scale,
-      key >= vec4u(first[$i]) & key <= vec4u(row + $i) & vec4<bool>(row + $i < p.T),
+      within(key, first[$i], row + 8 * $i),
     );
     //#end
     setWeights(gradients, thread);
@@ -51,11 +52,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
 
   //#for i in 0..4
-  if (row + $i < p.T) {
+  if (row + 8 * $i < p.T) {
     //#for c in 0..CHUNKS
-    for (var j = 0u; j < 4 && $c * 32 + tx * 4 + j < D; j++) {
-      dQkv[((row + $i) * 3 * p.H + head) * D + $c * 32 + tx * 4 + j] = sums[$c][$i][j];
-    }
+    store((row + 8 * $i) * 3 * C + head * D, $c * 32 + tx * 4, sums[$c][$i]);
     //#end
   }
   //#end

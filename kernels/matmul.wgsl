@@ -156,16 +156,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 //#end
     }
     workgroupBarrier();
-    //#for k in 0..32
-    {
-      let x = tileA[$k * 16 + ty];
-      let y = tileB[$k * 16 + tx];
-      sum0 += x.x * y;
-      sum1 += x.y * y;
-      sum2 += x.z * y;
-      sum3 += x.w * y;
+    for (var k = 0u; k < 32; k += 4) {
+      //#for i in 0..4
+      {
+        let x = tileA[(k + $i) * 16 + ty];
+        let y = tileB[(k + $i) * 16 + tx];
+        sum0 += x.x * y;
+        sum1 += x.y * y;
+        sum2 += x.z * y;
+        sum3 += x.w * y;
+      }
+      //#end
     }
-    //#end
     workgroupBarrier();
   }
   //#for i in 0..4

@@ -24,7 +24,9 @@ function variant(C: number, heads: number) {
     );
   }
   const DEPTH = Math.min(TILE, Math.ceil(D / 4) * 4);
-  return { D, constants: { D, CHUNKS: Math.ceil(D / TILE), DEPTH, VECTORS: D % 4 === 0 } };
+  const VECTORS = D % 4 === 0;
+  const ELEMENT = VECTORS ? "vec4f" : "f32";
+  return { D, constants: { D, CHUNKS: Math.ceil(D / TILE), DEPTH, VECTORS, ELEMENT } };
 }
 
 /** Causal self-attention within sequences. */
@@ -42,7 +44,7 @@ export function attention(gpu: Gpu, args: K.AttentionArgs): void {
     },
     { T, H, scale },
     [Math.ceil(T / TILE), H],
-    constants,
+    { ...constants, OUT: "out" },
   );
 }
 
@@ -63,7 +65,7 @@ export function attentionBackward(gpu: Gpu, args: K.AttentionBackwardArgs): void
       dQkv: slice(args.dQkv),
     };
     const grid = [Math.ceil(T / TILE), H] as const;
-    const backward = { ...constants, BACKWARD: true };
+    const backward = { ...constants, BACKWARD: true, OUT: "dQkv" };
     const params = { T, H, scale };
     gpu.run("attention_backward_query", { ...bindings, starts: slice(args.starts) }, params, grid, backward);
     gpu.run("attention_backward_key", { ...bindings, ends: slice(args.ends) }, params, grid, backward);
