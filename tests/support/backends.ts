@@ -20,12 +20,6 @@ export interface Candidate {
   activationStep: number;
 }
 
-/** The shape that both homes' modules have, whether or not they are there yet. */
-interface Homes {
-  createWasmBackend(options: { instructionSet: "strict" | "relaxed" }): Promise<Backend> | Backend;
-  createWebGpuBackend(adapter: GPUAdapter): Promise<Backend> | Backend;
-}
-
 /**
  * Finds the backends to test. WebGPU is tested on whatever adapter there is, a software one too; with
  * `WHET_EXPECT_WEBGPU=1` it is an error to find none.
@@ -33,12 +27,10 @@ interface Homes {
 export async function candidates(): Promise<Candidate[]> {
   const adapter = await navigator.gpu?.requestAdapter() ?? null;
   const expected = Deno.env.get("WHET_EXPECT_WEBGPU") === "1";
-  const home = (name: string) =>
-    import(new URL(`../../src/backend/${name}/backend.ts`, import.meta.url).href);
   const wasm = (instructionSet: "strict" | "relaxed"): Candidate => ({
     name: `wasm ${instructionSet}`,
     async create() {
-      const { createWasmBackend }: Homes = await home("wasm");
+      const { createWasmBackend } = await import("../../src/backend/wasm/backend.ts");
       return await createWasmBackend({ instructionSet });
     },
     ignore: false,
@@ -53,7 +45,7 @@ export async function candidates(): Promise<Candidate[]> {
         // An adapter gives one device: each backend asks for its own.
         const adapter = await navigator.gpu?.requestAdapter();
         if (!adapter) throw new Error("WHET_EXPECT_WEBGPU=1, but no WebGPU adapter was found");
-        const { createWebGpuBackend }: Homes = await home("webgpu");
+        const { createWebGpuBackend } = await import("../../src/backend/webgpu/backend.ts");
         return await createWebGpuBackend(adapter);
       },
       ignore: adapter === null && !expected,
