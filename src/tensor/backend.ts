@@ -370,7 +370,7 @@ export interface Backend extends Disposable {
    */
   unpack(matrix: PackedMatrix): Promise<Float32Array>;
   /**
-   * Frees a tensor's or packed weight's memory; views are never freed.
+   * Frees a tensor's or packed weight's memory; views are never freed. No effect once the backend is disposed.
    *
    * @internal
    */

@@ -41,7 +41,7 @@ export class Store implements Disposable {
     this.#kernels = instantiate(module, this.#heap.memory);
   }
 
-  /** Drops the memory; every later call throws. */
+  /** Drops the memory; every later call throws, but `free`, which has nothing left to do. */
   [Symbol.dispose](): void {
     this.#heap = undefined;
     this.#kernels = undefined;
@@ -182,6 +182,7 @@ export class Store implements Disposable {
   }
 
   free(memory: Matrix): void {
+    if (!this.#heap) return; // All is gone already, whoever is disposed after the backend.
     expect(!(memory instanceof Tensor) || memory.offset === 0, "free: a view is never freed by itself");
     const block = this.alive(memory.memory, "free");
     this.memory.free(block.pointer);
