@@ -10,8 +10,9 @@ import type { DType, Tensor } from "./tensor.ts";
 
 /** Temporaries of one backend, freed by scope. */
 export class Arena implements Disposable {
-  #holders = new Map<Tensor, number>();
-  #scopes: Set<Tensor>[] = [];
+  readonly #holdings = new Map<Tensor, { holders: number; serial: number }>();
+  readonly #scopes: Set<Tensor>[] = [];
+  #serial = 0;
 
   /** @param backend Whose memory the temporaries take. */
   constructor(readonly backend: Backend) {}
@@ -28,26 +29,32 @@ export class Arena implements Disposable {
 
   /**
    * Runs work and then lets go of the temporaries made in it; what it returns (a tensor, or an array
-   * of them) passes to the scope around it.
+   * of them) passes to the scope around it. If work throws, all that was made in it is freed, whoever
+   * holds it: a tape that recorded in it is not to be used again.
    *
    * @param work What to run; it only enqueues, so it is synchronous.
-   * @returns What `work` returned.
+   * @returns What `work` returned; a promise of a read too, for a read is enqueued when it is called.
    */
   scope<Result>(work: () => Result): Result {
-    const scope = new Set<Tensor>();
-    this.#scopes.push(scope);
-    let result: Result | undefined;
+    const made = new Set<Tensor>();
+    const first = this.#serial;
+    this.#scopes.push(made);
+    let result: Result;
     try {
-      return result = work();
-    } finally {
+      result = work();
+    } catch (error) {
       this.#scopes.pop();
-      const parent = this.#scopes.at(-1);
-      const kept: readonly unknown[] = Array.isArray(result) ? result : [result];
-      for (const tensor of scope) {
-        if (kept.includes(tensor)) parent?.add(tensor);
-        else this.release(tensor);
-      }
+      for (const [tensor, { serial }] of this.#holdings) if (serial >= first) this.#free(tensor);
+      throw error;
     }
+    this.#scopes.pop();
+    const parent = this.#scopes.at(-1);
+    const kept: readonly unknown[] = Array.isArray(result) ? result : [result];
+    for (const tensor of made) {
+      if (kept.includes(tensor)) parent?.add(tensor);
+      else this.release(tensor);
+    }
+    return result;
   }
 
   /** Lets go of a temporary before its scope ends. */
@@ -59,41 +66,39 @@ export class Arena implements Disposable {
 
   /** One more needs this temporary; no effect on a parameter or a view. */
   retain(tensor: Tensor): void {
-    const holders = this.#holders.get(tensor);
-    if (holders !== undefined) this.#holders.set(tensor, holders + 1);
+    const holding = this.#holdings.get(tensor);
+    if (holding) holding.holders++;
   }
 
   /** One fewer needs this temporary; the last frees it. */
   release(tensor: Tensor): void {
-    const holders = this.#holders.get(tensor);
-    if (holders === undefined) return;
-    if (holders > 1) {
-      this.#holders.set(tensor, holders - 1);
-    } else {
-      this.#holders.delete(tensor);
-      this.backend.free(tensor);
-    }
+    const holding = this.#holdings.get(tensor);
+    if (holding && --holding.holders === 0) this.#free(tensor);
   }
 
   /** Whether more than one holds this temporary, so that it must not be changed in place. */
   isShared(tensor: Tensor): boolean {
-    return (this.#holders.get(tensor) ?? 0) > 1;
+    return (this.#holdings.get(tensor)?.holders ?? 0) > 1;
   }
 
   /** Temporaries alive. */
   get size(): number {
-    return this.#holders.size;
+    return this.#holdings.size;
   }
 
   /** Frees every temporary. */
   [Symbol.dispose](): void {
-    for (const tensor of this.#holders.keys()) this.backend.free(tensor);
-    this.#holders.clear();
+    for (const tensor of this.#holdings.keys()) this.#free(tensor);
   }
 
   #adopt(tensor: Tensor): Tensor {
-    this.#holders.set(tensor, 1);
+    this.#holdings.set(tensor, { holders: 1, serial: this.#serial++ });
     this.#scopes.at(-1)?.add(tensor);
     return tensor;
+  }
+
+  #free(tensor: Tensor): void {
+    this.#holdings.delete(tensor);
+    this.backend.free(tensor);
   }
 }

@@ -52,13 +52,18 @@ export class ParameterLayout {
     return this.specs.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   }
 
-  /** Allocates zeroed slabs for one kind of value. */
+  /** Allocates zeroed slabs for one kind of value: all, or none where memory is short. */
   allocate(backend: Backend): Parameters {
-    const slabs = this.slabs.map(({ length }) => {
-      const slab = backend.allocate([length]);
-      backend.fill({ out: slab, value: 0 });
-      return slab;
-    });
+    const slabs: Tensor[] = [];
+    try {
+      for (const { length } of this.slabs) {
+        slabs.push(backend.allocate([length]));
+        backend.fill({ out: slabs.at(-1)!, value: 0 });
+      }
+    } catch (error) {
+      for (const slab of slabs) backend.free(slab);
+      throw error;
+    }
     const tensors = new Map(this.specs.map(({ name }) => {
       const { slab, offset, shape } = this.#places.get(name)!;
       return [name, slabs[slab].slice(offset, shape)];

@@ -65,6 +65,8 @@ export class Tape {
       }
       for (const tensor of saved) this.arena.release(tensor);
     }
+    // Still there if nothing recorded made the root: then nothing was differentiated.
+    if (this.#gradients.delete(root)) this.arena.release(seed);
   }
 
   /** The gradient that has come together for a tensor, if any. */
@@ -89,6 +91,7 @@ export class Tape {
     }
     write(out, before !== undefined);
     this.#hold(input, out);
+    this.arena.discard(out); // The tape alone holds it, so that the next contribution is added in place.
   }
 
   /**
