@@ -33,7 +33,7 @@ export type { Progress } from "./src/format/repository.ts";
 export type { FinishReason, GeneratedChunk, GenerateOptions, Prompt } from "./src/generate/decode.ts";
 export type { Backend, BackendStats } from "./src/tensor/backend.ts";
 export type { WeightFormat } from "./src/tensor/tensor.ts";
-export { StreamingDecoder, type Tokenizer } from "./src/text/tokenizer.ts";
+export { StreamingDecoder, type Tokenizer } from "./src/text/tokenizers.ts";
 export { type Study, study, type StudyOptions } from "./src/report/study.ts";
 export type { StudyAnswer, StudyResult, StudyScores } from "./src/report/study_report.ts";
 export type { LossPoint } from "./src/report/series.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { StreamingDecoder } from "../src/text/streaming.ts";
-import { gpt2Tokenizer } from "../src/text/tokenizer.ts";
+import { gpt2Tokenizer } from "../src/text/tokenizers.ts";
 
 function randomNumbers(seed: number): (below: number) => number {
   let state = seed;

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import { WhetError } from "../src/errors.ts";
 import { fromBytes } from "../src/text/bytes.ts";
-import { gpt2Tokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "../src/text/tokenizer.ts";
+import { gpt2Tokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "../src/text/tokenizers.ts";
 
 type Files = Record<string, string>;
 

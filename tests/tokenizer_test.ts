@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { WhetError } from "../src/errors.ts";
-import { checkVocabulary, gpt2Tokenizer, saveTokenizer } from "../src/text/tokenizer.ts";
+import { checkVocabulary, gpt2Tokenizer, saveTokenizer } from "../src/text/tokenizers.ts";
 
 type Case = [text: string, ids: number[]];
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { parseConfig } from "../src/model/config.ts";
-import { endToEnd } from "../src/model/sequences.ts";
+import { endToEnd } from "../src/tensor/sequences.ts";
 import { isMatrix, parameterShapes, Transformer } from "../src/model/transformer.ts";
 import { Arena } from "../src/tensor/arena.ts";
 import { Ops } from "../src/tensor/ops.ts";

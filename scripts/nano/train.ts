@@ -8,7 +8,7 @@
  */
 import { Dialogues } from "../../src/data/dialogues.ts";
 import { GPT2 } from "../../src/gpt2.ts";
-import { loadTokenizer } from "../../src/text/tokenizer.ts";
+import { loadTokenizer } from "../../src/text/tokenizers.ts";
 import { train } from "../../src/train/trainer.ts";
 import { Progress } from "../../src/report/progress.ts";
 import { trainBpe } from "./bpe_trainer.ts";

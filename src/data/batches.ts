@@ -5,7 +5,7 @@
  */
 
 import { WhetError } from "../errors.ts";
-import { type EndToEnd, endToEnd } from "../model/sequences.ts";
+import { type EndToEnd, endToEnd } from "../tensor/sequences.ts";
 import type { EncodedExample, Encoder, LossOn } from "./encode.ts";
 import { EncodedExamples, type ExampleSource } from "./examples.ts";
 import { type BatchState, type BatchStats, Plan, type PlanOptions } from "./plan.ts";

@@ -16,7 +16,10 @@ export interface SamplingOptions {
   topP?: number;
   /** Divides positive logits of tokens that were there already, multiplies negative ones (Keskar et al. 2019) [1]. */
   repetitionPenalty?: number;
-  /** Seed; the same seed gives the same tokens [a random one]. */
+  /**
+   * Seed, of which the lower 32 bits count; the same seed gives the same tokens, to the same prompt at the
+   * same place in its batch [a random one].
+   */
   seed?: number;
 }
 
@@ -24,7 +27,7 @@ export interface SamplingOptions {
 export interface Sampled {
   /** Its id. */
   token: number;
-  /** Natural log of its probability by the model, before temperature, penalty and cuts. */
+  /** Natural log of its probability by the model, before temperature, penalty and cuts; NaN if a logit is broken. */
   logProb: number;
 }
 
@@ -94,7 +97,9 @@ function randomSeed(): number {
 
 function penalised(logits: Float32Array, seen: Iterable<number>, penalty: number): Float32Array {
   const scores = logits.slice();
-  for (const token of new Set(seen)) scores[token] *= scores[token] > 0 ? 1 / penalty : penalty;
+  for (const token of new Set(seen)) {
+    scores[token] = scores[token] > 0 ? scores[token] / penalty : scores[token] * penalty;
+  }
   return scores;
 }
 
@@ -104,6 +109,7 @@ function argmax(scores: Float32Array): number {
   return best;
 }
 
+/** Not a number where one of the logits is none, or infinite. */
 function logSumExp(logits: Float32Array): number {
   const top = logits[argmax(logits)];
   let sum = 0;
@@ -111,38 +117,35 @@ function logSumExp(logits: Float32Array): number {
   return top + Math.log(sum);
 }
 
-/** Tokens still in the running, likeliest first, and their weights (not normalised). */
+function sum(weights: Float64Array): number {
+  let total = 0;
+  for (let i = 0; i < weights.length; i++) total += weights[i];
+  return total;
+}
+
+/** Tokens still in the running, in the order of their ids, and their weights (not normalised). */
 interface Candidates {
   tokens: Uint32Array;
   weights: Float64Array;
-  total: number;
 }
 
 function candidates(scores: Float32Array, temperature: number, topK: number, topP: number): Candidates {
+  const tokens = topK > 0 && topK < scores.length ? likeliest(scores, topK) : everyToken(scores.length);
+  const weights = new Float64Array(tokens.length);
   const top = scores[argmax(scores)];
-  const weight = (token: number) => Math.exp((scores[token] - top) / temperature);
-  let tokens = Uint32Array.from(scores.keys());
-  if (topK > 0 && topK < tokens.length) tokens = likeliest(tokens, scores, topK);
-  let weights = Float64Array.from(tokens, weight);
-  let total = weights.reduce((a, b) => a + b, 0);
-  if (topP < 1) {
-    // Tokens below this weight sum to less than 1 − topP even together, so none of them is needed;
-    // leaving them out first means that a few are sorted, not the whole vocabulary.
-    const least = (1 - topP) * total / tokens.length;
-    tokens = tokens.filter((_, i) => weights[i] >= least).sort((a, b) => scores[b] - scores[a] || a - b);
-    weights = Float64Array.from(tokens, weight);
-    let count = 0;
-    for (let sum = 0; count < tokens.length && sum < topP * total; count++) sum += weights[count];
-    tokens = tokens.subarray(0, Math.max(1, count));
-    weights = weights.subarray(0, tokens.length);
-    total = weights.reduce((a, b) => a + b, 0);
-  }
-  return { tokens, weights, total };
+  for (let i = 0; i < tokens.length; i++) weights[i] = Math.exp((scores[tokens[i]] - top) / temperature);
+  return topP < 1 ? nucleus({ tokens, weights }, topP) : { tokens, weights };
+}
+
+function everyToken(count: number): Uint32Array {
+  const tokens = new Uint32Array(count);
+  for (let i = 0; i < count; i++) tokens[i] = i;
+  return tokens;
 }
 
 /** The k tokens of the highest scores, ties to the lower id; a heap of k keeps the best so far, its worst on top. */
-function likeliest(tokens: Uint32Array, scores: Float32Array, k: number): Uint32Array<ArrayBuffer> {
-  const heap = tokens.slice(0, k);
+function likeliest(scores: Float32Array, k: number): Uint32Array {
+  const heap = everyToken(k);
   const worse = (a: number, b: number) => scores[a] < scores[b] || (scores[a] === scores[b] && a > b);
   const sink = (at: number) => {
     for (let child = 2 * at + 1; child < k; child = 2 * at + 1) {
@@ -153,16 +156,39 @@ function likeliest(tokens: Uint32Array, scores: Float32Array, k: number): Uint32
     }
   };
   for (let at = (k >> 1) - 1; at >= 0; at--) sink(at);
-  for (let i = k; i < tokens.length; i++) {
-    if (!worse(heap[0], tokens[i])) continue;
-    heap[0] = tokens[i];
+  for (let i = k; i < scores.length; i++) {
+    if (!worse(heap[0], i)) continue;
+    heap[0] = i;
     sink(0);
   }
-  return heap.sort((a, b) => scores[b] - scores[a] || a - b);
+  return heap.sort();
 }
 
-function choose({ tokens, weights, total }: Candidates, draw: number): number {
-  let left = draw * total;
+/** The fewest tokens that together have topP of all weight, the likeliest ones, ties to the lower id. */
+function nucleus({ tokens, weights }: Candidates, topP: number): Candidates {
+  const total = sum(weights);
+  // Weights below this come to less than 1 − topP even together, so none of them is needed; without
+  // them a few are sorted, not the whole vocabulary. Numbers sort natively, tokens by weight would not.
+  const negligible = (1 - topP) * total / weights.length;
+  const sorted = weights.filter((weight) => weight >= negligible).sort();
+  let first = sorted.length;
+  for (let reached = 0; first > 0 && reached < topP * total;) reached += sorted[--first];
+  const least = sorted[first];
+  let ties = sorted.lastIndexOf(least) - first + 1;
+  const kept: Candidates = {
+    tokens: new Uint32Array(sorted.length - first),
+    weights: new Float64Array(sorted.length - first),
+  };
+  for (let i = 0, count = 0; i < tokens.length; i++) {
+    if (!(weights[i] > least || (weights[i] === least && ties-- > 0))) continue;
+    kept.tokens[count] = tokens[i];
+    kept.weights[count++] = weights[i];
+  }
+  return kept;
+}
+
+function choose({ tokens, weights }: Candidates, draw: number): number {
+  let left = draw * sum(weights);
   for (let i = 0; i < tokens.length; i++) {
     left -= weights[i];
     if (left < 0) return tokens[i];

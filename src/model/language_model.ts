@@ -13,7 +13,7 @@ import { type Matrix, PackedMatrix, type Tensor, type WeightFormat } from "../te
 import type { GPT2Config } from "./config.ts";
 import type { Lora } from "./lora.ts";
 import { saveModel } from "./save.ts";
-import { endToEnd, groupByRows } from "./sequences.ts";
+import { endToEnd, groupByRows } from "../tensor/sequences.ts";
 import { isMatrix, parameterShapes, Transformer } from "./transformer.ts";
 
 /** Rows of a forward pass without gradients: enough to fill the machine, little enough memory. */

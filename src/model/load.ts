@@ -15,7 +15,7 @@ import {
   gpt2Tokenizer,
   loadTokenizer,
   type Tokenizer,
-} from "../text/tokenizer.ts";
+} from "../text/tokenizers.ts";
 import { type GPT2Config, type GPT2Shape, parseConfig } from "./config.ts";
 import { initialValues } from "./initialise.ts";
 import type { ModelParts } from "./language_model.ts";

@@ -6,7 +6,7 @@
 import { type Content, writeDirectory } from "../format/files.ts";
 import { safetensorsContent } from "../format/safetensors.ts";
 import { ByteLevelBpe } from "../text/bpe.ts";
-import { saveTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { saveTokenizer, type Tokenizer } from "../text/tokenizers.ts";
 import { formatConfig, type GPT2Config } from "./config.ts";
 import { parameterShapes } from "./transformer.ts";
 

@@ -4,7 +4,7 @@
  * @module
  */
 import type { LanguageModel } from "../model/language_model.ts";
-import { groupByRows } from "../model/sequences.ts";
+import { groupByRows } from "../tensor/sequences.ts";
 import { Ops } from "../tensor/ops.ts";
 
 /** Rows of a forward pass without gradients. */

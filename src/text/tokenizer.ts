@@ -1,16 +1,10 @@
 /**
- * What a tokenizer is, and where to get one: GPT-2's own, or a model directory's.
+ * What a tokenizer is; `tokenizers.ts` has them.
  *
  * @module
  */
 import { WhetError } from "../errors.ts";
 import type { StreamingDecoder } from "./streaming.ts";
-
-export { absentTokenizer } from "./absent.ts";
-export { gpt2Tokenizer } from "./gpt2.ts";
-export { loadTokenizer, type TextFiles } from "./load.ts";
-export { saveTokenizer } from "./save.ts";
-export { StreamingDecoder } from "./streaming.ts";
 
 /**
  * Text to token ids and back.
