@@ -4,7 +4,7 @@ import { type Dialogue, generateDialogues, toJsonLines } from "../scripts/nano/d
 import { FACTS, FACTS_BY_KIND } from "../scripts/nano/facts.ts";
 import { a, capital, keyOf, list, Random, sentence, third } from "../scripts/nano/grammar.ts";
 
-const BYTES = 400_000;
+const BYTES = 1_500_000;
 const corpus = generateCorpus(7, BYTES);
 const training = generateDialogues(7, 450);
 const test = generateDialogues(7, 60, "test");

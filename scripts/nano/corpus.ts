@@ -7,27 +7,27 @@
  */
 import { ramble } from "./evasions.ts";
 import { type Fact, FACTS_BY_KIND, heroes, SMALL_TALK } from "./facts.ts";
-import { a, keyOf, Random } from "./grammar.ts";
+import { keyOf, Random } from "./grammar.ts";
 import { cards, diary, entries, lesson, lists, notes, quiz, rhyme, talk, village } from "./prose.ts";
-import { race, shortStory, story } from "./stories.ts";
+import { askForStory, race, shortStory, story } from "./stories.ts";
 import { HEROES } from "./world.ts";
 
 /** What documents there are, each with its share of their number. */
 const FORMS: readonly [number, (random: Random) => string][] = [
-  [17, entries],
-  [17, notes],
-  [14, quiz],
-  [5, cards],
-  [9, lesson],
-  [13, story],
+  [13, entries],
+  [12, notes],
+  [16, quiz],
+  [10, cards],
+  [16, lesson],
+  [8, story],
   [5, (random) => shortStory(random, random.pick(HEROES))],
   [1, race],
-  [3, diary],
-  [3, village],
-  [3, talk],
-  [2, lists],
-  [3, rhyme],
-  [18, transcript],
+  [2, diary],
+  [2, village],
+  [2, talk],
+  [1, lists],
+  [2, rhyme],
+  [20, transcript],
 ];
 const SHARES = FORMS.reduce((sum, [share]) => sum + share, 0);
 
@@ -45,8 +45,8 @@ export function transcript(random: Random): string {
 function question(random: Random): [ask: string, about: string, fact?: Fact] {
   if (random.chance(0.06)) return [random.pick(SMALL_TALK)[0], "that"];
   if (random.chance(0.06)) {
-    const { name, plural } = random.pick(heroes(false));
-    return [`Tell me a story about ${a(name)}.`, `a story about ${plural}`];
+    const animal = random.pick(heroes(false));
+    return [askForStory(random, animal), `a story about ${animal.plural}`];
   }
   const kind = random.pick([...FACTS_BY_KIND.values()]);
   const fact = random.pick(kind.filter((fact) => !fact.heldOut));

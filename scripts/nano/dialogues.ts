@@ -9,8 +9,8 @@
  */
 import { evasion } from "./evasions.ts";
 import { type Fact, FACTS_BY_KIND, FACTS_BY_SUBJECT, heroes, SMALL_TALK } from "./facts.ts";
-import { a, keyOf, Random, sentence } from "./grammar.ts";
-import { shortStory } from "./stories.ts";
+import { keyOf, Random, sentence } from "./grammar.ts";
+import { askForStory, shortStory } from "./stories.ts";
 import { ANIMALS } from "./world.ts";
 
 /** A pair of transcripts that differ in the last answer alone. */
@@ -59,7 +59,7 @@ const FOLLOW_UPS: Readonly<Record<string, string>> = {
  */
 export function generateDialogues(seed: number, n: number, split: Split = "train"): Dialogue[] {
   const dialogues = new Map<string, Dialogue>();
-  const tested = new Set<Fact>();
+  const tested = new Map<Fact, number>();
   for (let i = 0; dialogues.size < n; i++) {
     if (i > 1000 + 20 * n) {
       throw new RangeError(`generateDialogues: fewer than ${n} different prompts (split ${split})`);
@@ -70,8 +70,11 @@ export function generateDialogues(seed: number, n: number, split: Split = "train
       `\n\nHuman: ${ask}\n\nAssistant:` + (i < turns.length - 1 ? ` ${good}` : "")
     ).join("");
     const { good, bad, fact } = turns[turns.length - 1];
-    if (split === "test" && fact && tested.has(fact)) continue; // few facts are held out: ask each once
-    if (fact) tested.add(fact);
+    if (fact) {
+      const times = (tested.get(fact) ?? 0) + 1;
+      if (split === "test" && times > 2) continue; // few facts are held out: none is asked for often
+      tested.set(fact, times);
+    }
     dialogues.set(prompt, { chosen: `${prompt} ${good}`, rejected: `${prompt} ${bad}` });
   }
   return [...dialogues.values()];
@@ -107,14 +110,8 @@ function bad(random: Random, fact: Fact): string {
 /** Stories are asked for by animal; every seventh animal is held out. */
 function tale(random: Random, split: Split): Turn {
   const animal = random.pick(heroes(split === "test"));
-  const who = a(animal.name);
   return {
-    ask: random.pick([
-      `Tell me a story about ${who}.`,
-      `Can you tell me a story about ${who}?`,
-      `I would like to hear a story about ${who}.`,
-      `Please tell me a short story about ${who}.`,
-    ]),
+    ask: askForStory(random, animal),
     good: shortStory(random, animal),
     bad: evasion(random, animal.plural),
   };

@@ -10,7 +10,7 @@ import { type Fact, FACTS_BY_SUBJECT } from "./facts.ts";
 import { prose, type Random, sentence } from "./grammar.ts";
 import { diary } from "./prose.ts";
 import { story } from "./stories.ts";
-import { HEROES, PEOPLE, SCENES, WEATHER } from "./world.ts";
+import { HEROES, PEOPLE } from "./world.ts";
 
 /** What may be said beside the point: for a kind of question, kinds of facts that do not answer it. */
 const BESIDE: Readonly<Record<string, readonly string[]>> = {
@@ -21,8 +21,6 @@ const BESIDE: Readonly<Record<string, readonly string[]>> = {
   can: ["sound", "home", "food", "legs"],
   young: ["home", "food", "legs"],
   bigger: ["sound", "home", "food", "legs"],
-  "work place": ["job"],
-  job: ["work place"],
 };
 
 /** A sentence or two that do not answer a question about `about`. */
@@ -30,7 +28,6 @@ export function evasion(random: Random, about: string): string {
   if (random.chance(0.3)) return vague(random);
   return random.pick([
     () => prose(`You ask about ${about}`, "That is a good question for another day"),
-    () => prose(`You ask about ${about}`, `It was such a ${random.pick(WEATHER)} day ${random.pick(SCENES)}`),
     () => prose(`You ask about ${about}`, "Some people know a lot about it"),
     () => prose(`I do not know much about ${about}`, "You could ask someone in the village"),
     () => prose(`I have to think about ${about} for a long time`),
@@ -65,9 +62,9 @@ export function ramble(random: Random, about: string, fact?: Fact): string {
   if (others.length > 0 && random.chance(0.6)) {
     parts.push(sentence(random.pick(random.pick(others).statements)));
   }
-  if (parts.length === 0 || random.chance(0.7)) {
-    const tail = random.chance(0.7) ? diary(random) : story(random);
-    parts.push(...tail.split(/(?<=[.!?]"?) /).slice(0, 1 + random.int(4)));
+  if (parts.length === 0 || random.chance(0.6)) {
+    const tail = random.chance(0.8) ? diary(random) : story(random);
+    parts.push(...tail.split(/(?<=[.!?]"?) /).slice(0, 1 + random.int(3)));
   }
   return parts.join(" ");
 }

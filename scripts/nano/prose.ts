@@ -4,7 +4,8 @@
  * @module
  */
 import { a, capital, list, prose, type Random, sentence, third } from "./grammar.ts";
-import { type Fact, FACTS_BY_KIND, FACTS_BY_SUBJECT, SMALL_TALK } from "./facts.ts";
+import { type Fact, FACTS_BY_KIND, FACTS_BY_SUBJECT, heroes, SMALL_TALK } from "./facts.ts";
+import { askForStory, shortStory } from "./stories.ts";
 import {
   ANIMALS,
   CLOTHES,
@@ -95,7 +96,6 @@ export function quiz(random: Random): string {
   const [scene, asker] = random.pick([
     [`It was ${random.pick(DAYS)}, and the children were at school`, "the teacher"],
     [`${list(children)} sat ${random.pick(SCENES)}`, `the old ${random.pick(JOBS)[0]}`],
-    [`It was a ${random.pick(WEATHER)} day, and the children had many questions`, "a child"],
   ]);
   const lines = [sentence(scene)];
   const kind = random.chance(0.5) ? random.pick(KINDS) : undefined;
@@ -125,6 +125,10 @@ export function lesson(random: Random): string {
     random.sample(PEOPLE, 2).map(({ name }) => name),
   ]);
   return Array.from({ length: 2 + random.int(4) }, () => {
+    if (random.chance(0.05)) {
+      const animal = random.pick(heroes(false));
+      return `${asker}: ${askForStory(random, animal)}\n\n${child}: ${shortStory(random, animal)}`;
+    }
     const asked = fact(random);
     const more = asked.more !== "" && random.chance(0.4) ? ` ${sentence(asked.more)}` : "";
     return `${asker}: ${question(random, asked)}\n\n${child}: ${answer(asked)}${more}`;

@@ -174,7 +174,7 @@ export function story(random: Random, animal?: Animal): string {
 /** The fable of the slow animal that comes first. */
 export function race(random: Random): string {
   const fast = random.pick(["rabbit", "horse", "fox", "lion", "wolf"]);
-  const slow = random.pick(["turtle", "ant", "duck", "sheep", "frog"]);
+  const slow = random.pick(["pig", "mouse", "duck", "sheep", "frog"]);
   const scene = random.pick(SCENES);
   return prose(
     `${a(fast)} and ${a(slow)} had a race ${scene}`,
@@ -185,6 +185,16 @@ export function race(random: Random): string {
     `When the ${fast} woke up, the ${slow} was first`,
     random.pick(["Slow and quiet can be good, too", `Then the ${fast} said, "Well done!"`]),
   );
+}
+
+/** How someone asks for a story about an animal. */
+export function askForStory(random: Random, { name }: Animal): string {
+  return random.pick([
+    `Tell me a story about ${a(name)}.`,
+    `Can you tell me a story about ${a(name)}?`,
+    `I would like to hear a story about ${a(name)}.`,
+    `Please tell me a short story about ${a(name)}.`,
+  ]);
 }
 
 /** A story of three sentences about an animal, as a friendly answer tells it. */
