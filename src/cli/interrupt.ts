@@ -3,12 +3,13 @@
  *
  * @module
  */
+import { note } from "./output.ts";
 
 /** The person asked to stop. */
 export class Interrupted extends Error {}
 
 /**
- * Runs work that stops when the person asks.
+ * Runs work that stops when the person asks. On Windows there is no SIGTERM to listen to.
  *
  * @param work Takes a signal that Ctrl-C, or SIGTERM, aborts.
  * @param message What to say then.
@@ -21,7 +22,8 @@ export async function interruptible<Result>(
   const names: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
   const stop = () => {
     release();
-    controller.abort(new Interrupted(message()));
+    note(`${Deno.stderr.isTerminal() ? "\n" : ""}whet: stopping after this step; Ctrl-C again stops at once`);
+    controller.abort();
   };
   const release = () => {
     for (const name of names) Deno.removeSignalListener(name, stop);
@@ -29,6 +31,8 @@ export async function interruptible<Result>(
   for (const name of names) Deno.addSignalListener(name, stop);
   try {
     return await work(controller.signal);
+  } catch (error) {
+    throw error === controller.signal.reason ? new Interrupted(message()) : error;
   } finally {
     if (!controller.signal.aborted) release();
   }

@@ -43,11 +43,17 @@ export class Metrics implements Disposable {
    * @param resume Whether steps of the run before it was interrupted are to be kept.
    */
   static async open(path: string, resume: boolean): Promise<Metrics> {
-    return new Metrics(path, resume ? parseLines(await Deno.readTextFile(path).catch(() => "")) : []);
+    return new Metrics(path, resume ? parseLines(await readIfThere(path)) : []);
   }
 
-  /** Notes a step down; what an earlier attempt wrote from there on goes. */
-  async add(step: TrainStep): Promise<void> {
+  /**
+   * Notes a step down; what an earlier attempt wrote from there on goes.
+   *
+   * @param step The step.
+   * @param lasting Whether to wait until it is on the disk: a checkpoint that follows must find it there,
+   * also when the power fails.
+   */
+  async add(step: TrainStep, lasting = false): Promise<void> {
     const line: MetricsLine = {
       step: step.step,
       loss: step.loss,
@@ -67,6 +73,7 @@ export class Metrics implements Disposable {
       this.#file ??= await Deno.open(this.#path, { append: true });
       const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
       for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
+      if (lasting) await this.#file.syncData();
     } catch (error) {
       throw explainFileError(error, "write", this.#path);
     }
@@ -76,6 +83,16 @@ export class Metrics implements Disposable {
   [Symbol.dispose](): void {
     this.#file?.close();
     this.#file = null;
+  }
+}
+
+/** A file's text, empty where there is none. */
+async function readIfThere(path: string): Promise<string> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "";
+    throw explainFileError(error, "read", path);
   }
 }
 

@@ -9,11 +9,10 @@ import { ensureDirectory, join, writeAtomically } from "../format/files.ts";
 import { Lora } from "../model/lora.ts";
 import { lossCurve } from "../report/loss_curve.ts";
 import { Progress } from "../report/progress.ts";
-import { CHECKPOINT_FILE } from "../train/checkpoint.ts";
 import type { TrainOptions } from "../train/options.ts";
-import { train, type TrainStep } from "../train/trainer.ts";
+import { train } from "../train/trainer.ts";
 import type { TRAIN } from "./commands.ts";
-import type { Values } from "./flags.ts";
+import { UsageError, type Values } from "./flags.ts";
 import { interruptible } from "./interrupt.ts";
 import { Metrics } from "./metrics.ts";
 import { given, openModel, readTargets, showLoading } from "./model.ts";
@@ -41,6 +40,7 @@ export interface TrainResult {
 export async function runTrain(values: Values<typeof TRAIN>): Promise<TrainResult> {
   const { out, resume, quiet } = values;
   const method = values.method ?? "lora";
+  checkTogether(values);
   const loading = showLoading(quiet);
   const data = await Dialogues.load(values.data, { onProgress: loading.show });
   const evalData = values["eval-data"]
@@ -56,11 +56,12 @@ export async function runTrain(values: Values<typeof TRAIN>): Promise<TrainResul
   const parameters = lora?.parameterCount ?? model.parameterCount;
   if (!quiet) note(`training ${parameters.toLocaleString("en")} parameters on ${data.length} examples`);
 
-  const directory = join(out, "checkpoint");
+  const directory = join(out, "checkpoint"), every = values["checkpoint-every"] ?? 100;
   await ensureDirectory(out);
-  if (!resume) await forget(join(directory, CHECKPOINT_FILE));
   using metrics = await Metrics.open(join(out, "metrics.jsonl"), resume);
-  let tokens = 0, seconds = 0, last: TrainStep | null = null;
+  let tokens = 0, seconds = 0;
+  const interrupted = () =>
+    `interrupted after step ${metrics.lines.at(-1)?.step ?? 0}; the same command with --resume goes on`;
   await interruptible(async (signal) => {
     const options: TrainOptions = {
       ...given({
@@ -82,23 +83,25 @@ export async function runTrain(values: Values<typeof TRAIN>): Promise<TrainResul
       }),
       packing: !values["no-packing"],
       shuffle: !values["no-shuffle"],
-      checkpoint: { directory, every: values["checkpoint-every"] ?? 100 },
+      checkpoint: { directory, every },
       ...{ resume, signal },
     };
     let bar: Progress | null = null;
-    for await (const step of train(model, data, options)) {
-      await metrics.add(step);
-      tokens += step.tokens;
-      seconds += step.tokens / step.tokensPerSecond;
-      bar ??= new Progress({ total: step.steps, label: "train", quiet });
-      bar.update({
-        done: step.step,
-        fields: { loss: step.loss.toFixed(4), "tokens/s": Math.round(tokens / seconds) },
-      });
-      last = step;
+    try {
+      for await (const step of train(model, data, options)) {
+        await metrics.add(step, step.step % every === 0 || step.step === step.steps || signal.aborted);
+        tokens += step.tokens;
+        seconds += step.tokens / step.tokensPerSecond;
+        bar ??= new Progress({ total: step.steps, label: "train", quiet });
+        bar.update({
+          done: step.step,
+          fields: { loss: step.loss.toFixed(4), "tokens/s": Math.round(tokens / seconds) },
+        });
+      }
+    } finally {
+      bar?.finish();
     }
-    bar?.finish();
-  }, () => `interrupted after step ${last?.step ?? 0}; the same command with --resume goes on`);
+  }, interrupted);
 
   const { lines } = metrics;
   if (lines.length === 0) {
@@ -110,9 +113,9 @@ export async function runTrain(values: Values<typeof TRAIN>): Promise<TrainResul
   const final = lines.at(-1)!;
   if (!quiet) {
     note(
-      `loss ${lines[0].loss.toFixed(4)} → ${final.loss.toFixed(4)}; ${
-        lora ? "adapter" : "model"
-      }, metrics.jsonl and loss.svg are in ${out}`,
+      `loss ${lines[0].loss.toFixed(4)} → ${final.loss.toFixed(4)}${
+        final.eval_loss === undefined ? "" : `, of held-out data ${final.eval_loss.toFixed(4)}`
+      }; ${lora ? "adapter" : "model"}, metrics.jsonl and loss.svg are in ${out}`,
     );
   }
   return {
@@ -126,16 +129,23 @@ export async function runTrain(values: Values<typeof TRAIN>): Promise<TrainResul
   };
 }
 
+/** Flags that exclude each other, or are of no use alone. */
+function checkTogether(values: Values<typeof TRAIN>): void {
+  if (values.steps !== undefined && values.epochs !== undefined) {
+    throw new UsageError("--steps, --epochs: give one of them, not both");
+  }
+  if (values["eval-every"] !== undefined && values["eval-data"] === undefined) {
+    throw new UsageError("--eval-every: say by --eval-data what to evaluate on");
+  }
+  if (values.method === "full" && values.weights !== undefined && values.weights !== "f32") {
+    throw new UsageError(`--weights ${values.weights}: --method full trains f32 weights only`);
+  }
+}
+
 function drawLoss(lines: Metrics["lines"]): string {
   return lossCurve(lines, {
     title: "Training loss",
     evalPoints: lines.filter(({ eval_loss }) => eval_loss !== undefined)
       .map(({ step, eval_loss }) => ({ step, loss: eval_loss! })),
-  });
-}
-
-async function forget(path: string): Promise<void> {
-  await Deno.remove(path).catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
   });
 }

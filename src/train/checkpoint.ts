@@ -6,9 +6,9 @@
  */
 import type { BatchState } from "../data/batches.ts";
 import { WhetError } from "../errors.ts";
-import { ensureDirectory, join } from "../format/files.ts";
+import { ensureDirectory, explainFileError, join } from "../format/files.ts";
 import { Safetensors, type TensorToWrite, writeSafetensors } from "../format/safetensors.ts";
-import { openRepository } from "../format/source.ts";
+import { LocalRepository } from "../format/source_local.ts";
 import type { Parameters } from "../tensor/parameters.ts";
 import type { AdamW } from "./optimizer.ts";
 
@@ -54,6 +54,22 @@ export async function saveCheckpoint(directory: string, optimizer: AdamW, state:
 }
 
 /**
+ * Removes a checkpoint, if there is one: a run that begins anew must not be taken up where another was.
+ *
+ * @param directory Where {@linkcode saveCheckpoint} wrote it.
+ * @throws {WhetError} "resource" where permission is missing.
+ */
+export async function removeCheckpoint(directory: string): Promise<void> {
+  const path = join(directory, CHECKPOINT_FILE);
+  try {
+    await Deno.remove(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return;
+    throw explainFileError(error, "write", path);
+  }
+}
+
+/**
  * Restores a run from its checkpoint.
  *
  * @param directory Where {@linkcode saveCheckpoint} wrote it.
@@ -67,46 +83,76 @@ export async function loadCheckpoint(
   optimizer: AdamW,
   settings: Record<string, unknown>,
 ): Promise<RunState | null> {
-  const exists = await Deno.stat(directory).then((info) => info.isDirectory, () => false);
-  const source = exists ? await (await openRepository(directory)).open(CHECKPOINT_FILE) : null;
+  const repository = await LocalRepository.open(directory, {});
+  const source = await repository?.open(CHECKPOINT_FILE);
   if (!source) return null;
   try {
     const file = await Safetensors.open(source);
     const state = readState(file.metadata, source.name);
-    for (const name of Object.keys({ ...settings, ...state.settings })) {
-      const before = JSON.stringify(state.settings[name]), now = JSON.stringify(settings[name]);
-      if (before === now) continue;
+    const differs = difference(state.settings, settings, "");
+    if (differs) {
+      const [name, before, now] = differs;
       throw new WhetError(
         "mismatch",
-        `${source.name} is of a run with ${name} ${before}, this one has ${now}; use the same settings, or another directory`,
+        `${source.name} is of a run with ${name} ${JSON.stringify(before)}, this one has ${
+          JSON.stringify(now)
+        }; use the same settings, or begin anew`,
       );
     }
-    for (const [kind, parameters] of Object.entries(kinds(optimizer))) {
-      for (const { name, shape } of parameters.layout.specs) {
-        const stored = `${kind}:${name}`;
-        if (!file.has(stored) || file.info(stored).shape.join() !== shape.join()) {
-          throw new WhetError(
-            "mismatch",
-            `${source.name} does not fit this model: ${stored} is missing or of another size`,
-          );
-        }
-        parameters.write(name, await file.readF32(stored));
-      }
+    const parts = Object.entries(kinds(optimizer)).flatMap(([kind, parameters]) =>
+      parameters.layout.specs.map(({ name, shape }) => ({
+        stored: `${kind}:${name}`,
+        parameters,
+        name,
+        shape,
+      }))
+    );
+    const unfit = parts.find(({ stored, shape }) =>
+      !file.has(stored) || file.info(stored).shape.join() !== shape.join()
+    );
+    if (unfit) {
+      throw new WhetError(
+        "mismatch",
+        `${source.name} does not fit this model: ${unfit.stored} is missing or of another size`,
+      );
     }
+    for (const { stored, parameters, name } of parts) parameters.write(name, await file.readF32(stored));
     return state;
+  } catch (error) {
+    if (!(error instanceof WhetError) || error.code !== "format") throw error;
+    const message = `${error.message.replace(/[;,] fetch it again$/, "")}; remove it to begin anew`;
+    throw new WhetError("format", message, { cause: error });
   } finally {
     source.close();
   }
 }
 
+/** The first setting that differs, by a name such as `lora.rank`, and both its values. */
+function difference(before: unknown, now: unknown, name: string): [string, unknown, unknown] | null {
+  if (!isRecord(before) || !isRecord(now)) {
+    return JSON.stringify(before) === JSON.stringify(now) ? null : [name, before, now];
+  }
+  for (const key of Object.keys({ ...now, ...before })) {
+    const found = difference(before[key], now[key], name === "" ? key : `${name}.${key}`);
+    if (found) return found;
+  }
+  return null;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
 function readState(metadata: Readonly<Record<string, string>>, where: string): RunState {
   try {
     const state = JSON.parse(metadata.state);
-    if (metadata.format === "whet-checkpoint" && Number.isSafeInteger(state.step) && state.settings) {
+    if (
+      metadata.format === "whet-checkpoint" && Number.isSafeInteger(state.step) && isRecord(state.settings)
+    ) {
       return state;
     }
   } catch {
     // Told below.
   }
-  throw new WhetError("format", `${where}: not a checkpoint of Whet's; remove it to begin anew`);
+  throw new WhetError("format", `${where}: not a checkpoint of Whet's`);
 }

@@ -7,6 +7,7 @@ import { WhetError } from "../errors.ts";
 import type { ExampleSource } from "../data/batches.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import type { Lora } from "../model/lora.ts";
+import { identifyData, identifyModel } from "./identity.ts";
 import { type Schedule, SCHEDULES } from "./schedule.ts";
 
 /** How {@linkcode train} trains; what is not given has the value in brackets. */
@@ -83,7 +84,8 @@ export interface TrainSettings {
   signal: AbortSignal | null;
 }
 
-const MOST = 2 ** 31;
+/** The largest whole number: what fits kernels' arguments. */
+const MOST = 2 ** 31 - 1;
 
 /**
  * Completes and checks options.
@@ -99,9 +101,9 @@ export function checkTrainOptions(model: LanguageModel, options: TrainOptions): 
     );
   };
   const whole = (name: string, value: number, least: number): number =>
-    Number.isInteger(value) && value >= least && value < MOST
+    Number.isInteger(value) && value >= least && value <= MOST
       ? value
-      : fail(name, `a whole number of at least ${least}`, value);
+      : fail(name, `a whole number from ${least} to ${MOST}`, value);
   const within = (name: string, value: number, ok: boolean, expected: string): number =>
     ok && Number.isFinite(value) ? value : fail(name, expected, value);
 
@@ -138,19 +140,14 @@ export function checkTrainOptions(model: LanguageModel, options: TrainOptions): 
     batchSize: whole("batchSize", options.batchSize ?? 4, 1),
     sequenceLength,
     accumulate: whole("accumulate", options.accumulate ?? 1, 1),
-    learningRate: within(
-      "learningRate",
-      learningRate,
-      learningRate > 0 && learningRate <= 10,
-      "a number above 0",
-    ),
+    learningRate: within("learningRate", learningRate, learningRate > 0, "a number above 0"),
     schedule,
     warmupSteps: whole("warmupSteps", options.warmupSteps ?? 0, 0),
     weightDecay: within("weightDecay", weightDecay, weightDecay >= 0, "a number of at least 0"),
     betas,
     epsilon: within("epsilon", epsilon, epsilon > 0, "a number above 0"),
     maxGradNorm: within("maxGradNorm", maxGradNorm, maxGradNorm >= 0, "a number of at least 0 (0 for none)"),
-    seed: within("seed", seed, Number.isSafeInteger(seed), "a whole number"),
+    seed: within("seed", seed, Number.isSafeInteger(seed) && seed >= 0, "a whole number of at least 0"),
     lossOn,
     packing: options.packing ?? true,
     shuffle: options.shuffle ?? true,
@@ -166,15 +163,29 @@ export function checkTrainOptions(model: LanguageModel, options: TrainOptions): 
   };
 }
 
-/** The settings that decide what the steps do: a checkpoint of a run with others is not this run's. */
-export function fingerprint(model: LanguageModel, settings: TrainSettings): Record<string, unknown> {
+/**
+ * All that decides what the steps do: a checkpoint of a run with something else is not this run's.
+ *
+ * @param model The model, before it is trained.
+ * @param data The data.
+ * @param settings The settings.
+ */
+export async function fingerprint(
+  model: LanguageModel,
+  data: ExampleSource,
+  settings: TrainSettings,
+): Promise<Record<string, unknown>> {
   const { lora, batchSize, sequenceLength, accumulate, learningRate, schedule, warmupSteps } = settings;
   const { weightDecay, betas, epsilon, maxGradNorm, seed, lossOn, packing, shuffle, steps, epochs } =
     settings;
   const length = schedule === "constant" ? {} : { steps, epochs: steps === null ? epochs : null };
   return {
+    method: lora ? "lora" : "full",
     config: model.config,
     weights: model.weights,
+    // All weights that are trained are in the checkpoint, so that it does not matter what they were.
+    ...(lora ? { model: await identifyModel(model) } : {}),
+    data: identifyData(data),
     lora: lora && { ...lora.config, baseModel: undefined },
     ...{ batchSize, sequenceLength, accumulate, learningRate, schedule, warmupSteps, ...length },
     ...{ weightDecay, betas, epsilon, maxGradNorm, seed, lossOn, packing, shuffle },

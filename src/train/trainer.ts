@@ -8,7 +8,7 @@ import { WhetError } from "../errors.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { evaluate } from "../score/evaluate.ts";
 import type { Parameters } from "../tensor/parameters.ts";
-import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { loadCheckpoint, removeCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { AdamW } from "./optimizer.ts";
 import { checkTrainOptions, fingerprint, type TrainOptions, type TrainSettings } from "./options.ts";
 import { scheduleFactor } from "./schedule.ts";
@@ -65,7 +65,7 @@ export async function* train(
   await using batches = new BatchStream(data, model.tokenizer, settings);
   const held = evalData ? heldOut(evalData, model, settings) : null;
   const steps = settings.steps ?? Math.ceil(await batches.total() / accumulate);
-  const run = fingerprint(model, settings);
+  const run = checkpoint ? await fingerprint(model, data, settings) : {};
   if (lora) model.attach(lora);
   else model.detach();
   const parameters = lora ? lora.bind(model.backend) : await model.unfreeze();
@@ -73,16 +73,26 @@ export async function* train(
   using optimizer = new AdamW(parameters, settings);
   const state = settings.resume ? await loadCheckpoint(checkpoint!.directory, optimizer, run) : null;
   if (state) await batches.restore(state.data);
-  using _training = requireGradients(parameters);
-  const save = async (step: number) => {
-    if (checkpoint) {
-      await saveCheckpoint(checkpoint.directory, optimizer, { step, data: batches.state, settings: run });
-    }
-  };
+  else if (checkpoint) await removeCheckpoint(checkpoint.directory);
   const first = (state?.step ?? 0) + 1;
+  if (first > steps + 1) {
+    throw new WhetError(
+      "mismatch",
+      `steps: ${steps} are asked for, the checkpoint is at ${first - 1} already`,
+    );
+  }
+  using _training = requireGradients(parameters);
+  let saved = first - 1;
+  const broken = (step: number, what: string) => diverged(step, what, checkpoint?.directory, saved);
+  const keep = async (step: number) => {
+    if (!await areFinite(model, parameters)) throw broken(step, "the weights are");
+    if (!checkpoint) return;
+    await saveCheckpoint(checkpoint.directory, optimizer, { step, data: batches.state, settings: run });
+    saved = step;
+  };
   for (let step = first; step <= steps; step++) {
     if (signal?.aborted) {
-      if (step > first) await save(step - 1);
+      if (saved < step - 1) await keep(step - 1);
       throw signal.reason;
     }
     const begin = performance.now();
@@ -95,9 +105,8 @@ export async function* train(
       seed: settings.seed,
     });
     const seconds = (performance.now() - begin) / 1000;
-    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
-      throw diverged(step, loss, checkpoint?.directory);
-    }
+    if (!Number.isFinite(loss)) throw broken(step, "the loss is");
+    if (!Number.isFinite(gradNorm)) throw broken(step, "the gradients are");
     const tokens = parts.reduce((sum, part) => sum + part.tokens.length, 0);
     const evaluates = held && (step === steps || (evalEvery !== null && step % evalEvery === 0));
     yield {
@@ -105,7 +114,7 @@ export async function* train(
       ...(evaluates ? { evalLoss: (await evaluate(model, held())).loss } : {}),
     };
     // After the step was taken in, so that whoever notes the steps down has noted this one.
-    if (checkpoint && (step % checkpoint.every === 0 || step === steps)) await save(step);
+    if (step === steps || (checkpoint && step % checkpoint.every === 0)) await keep(step);
   }
 }
 
@@ -143,13 +152,20 @@ function requireGradients(parameters: Parameters): Disposable {
   return { [Symbol.dispose]: () => mark(false) };
 }
 
-function diverged(step: number, loss: number, directory: string | undefined): WhetError {
-  const kept = directory ? `; the last checkpoint in ${directory} is from before it` : "";
-  return new WhetError(
-    "diverged",
-    `step ${step}: the ${
-      Number.isFinite(loss) ? "gradients are" : "loss is"
-    } not a number any more${kept}; ` +
-      "try a lower learning rate (--lr) or a warm-up (--warmup-steps)",
-  );
+/** Whether all weights, and their norm, are finite. */
+async function areFinite({ arena, backend }: LanguageModel, { slabs }: Parameters): Promise<boolean> {
+  const [sum] = await arena.scope(() => {
+    const out = arena.temporary([1]);
+    for (const [slab, x] of slabs.entries()) backend.sumOfSquares({ x, out, accumulate: slab > 0 });
+    return backend.read(out);
+  });
+  return Number.isFinite(sum);
+}
+
+function diverged(step: number, what: string, directory: string | undefined, saved: number): WhetError {
+  const kept = directory && saved > 0 ? `the checkpoint of step ${saved} in ${directory} is whole; ` : "";
+  const advice = step === 1 && !what.startsWith("the weights")
+    ? "the model's own weights are broken, or its adapter's"
+    : "try a lower learning rate (--lr) or a warm-up (--warmup-steps)";
+  return new WhetError("diverged", `step ${step}: ${what} not a number any more; ${kept}${advice}`);
 }
