@@ -134,7 +134,7 @@ for (const instructionSet of SETS) {
     const heap = new Heap();
     const kernels = instantiate(module, heap.memory);
     assert(kernels.constantsEnd() <= heap.allocate(1), "the heap begins beyond the kernels' constants");
-    for (const [M, N, K] of [[200, 70, 2100], [25, 33, 64]]) {
+    for (const [M, N, K] of [[200, 70, 2100], [60, 2200, 2100], [25, 33, 64]]) {
       const a = heap.allocate(M * K * 4), b = heap.allocate(K * N * 4);
       heap.f32.set(numbers(M * K, 6), a / 4);
       heap.f32.set(numbers(K * N, 7), b / 4);

@@ -23,14 +23,18 @@ const SLICE: usize = 256;
 // @ts-ignore: decorator
 @inline
 const BLOCK: usize = 131072;
+/** Bytes of sums that wait for the next block of K. */
+// @ts-ignore: decorator
+@inline
+const STRIPS: usize = 524288;
 
 /**
  * How much of K is packed at once. A slice of a frozen bᵀ is gathered from as many panels as it is deep in
- * sixteens: with few rows above it to pay for that, only four, so that each is read as a stream (8 ms and
- * not 13 for two rows by six (768, 3072) weights).
+ * sixteens: with few rows above it to pay for that, only four, so that each is read as a stream (GPT-2's
+ * logits of 16 rows: 32 GFLOP/s and not 21; of 64: 38 and 36; of more no difference).
  */
 function blockDepth(M: usize, K: usize, gathered: bool): usize {
-  if (gathered && M <= 12) return min<usize>(K, 64);
+  if (gathered && M <= 96) return min<usize>(K, 64);
   return K <= 2048 ? K : 1024;
 }
 
@@ -40,12 +44,20 @@ function blockRows(M: usize, depth: usize): usize {
   return min(rows, ((M + ROWS - 1) / ROWS) * ROWS);
 }
 
+/** How many panels' strips wait for the next block of K: as many as the second-level cache holds. */
+function groupPanels(rows: usize): usize {
+  return STRIPS / (rows * 64);
+}
+
 /** Bytes of scratch that a call of {@linkcode matmul} with these sizes needs; `gathered`: of a frozen bᵀ. */
 export function matmulScratch(M: usize, N: usize, K: usize, gathered: bool): usize {
   const depth = blockDepth(M, K, gathered);
   const rows = blockRows(M, depth);
-  const panels = M == 1 || K > depth ? (N + PANEL - 1) / PANEL : 1;
-  return SLICE * 64 + 1024 + rows * depth * 4 + panels * rows * 64 + 64;
+  const panels = (N + PANEL - 1) / PANEL;
+  let strips = rows * 64;
+  if (M == 1 && gathered) strips = panels * 64;
+  else if (K > depth) strips *= min(panels, groupPanels(rows));
+  return SLICE * 64 + 1024 + rows * depth * 4 + strips;
 }
 
 /** Adds to what out holds. */
@@ -99,36 +111,49 @@ export function matmul(
   const inPlace = kind == F32 && !transposeB;
   const panelBytesB: usize = kind == PLAIN ? 0 : panelBytes(kind, transposeB ? N : K);
   const stripBytes = K > depth ? height * 64 : 0;
+  const group = K > depth ? groupPanels(height) : panelEnd - panelBegin;
   const sliceDepth = M == 1 && inPlace ? depth : SLICE;
   for (let i = rowBegin; i < rowEnd; i += height) {
     const rows = min(height, rowEnd - i);
-    for (let k0: usize = 0; k0 < K; k0 += depth) {
-      const k1 = min(K, k0 + depth);
-      if (M > 1) packBlock(a, transposeA, M, K, i, rows, k0, k1, block);
-      for (let panel = panelBegin; panel < panelEnd; panel++) {
-        const strip = strips + (panel - panelBegin) * stripBytes;
-        const wide = N - panel * PANEL > 8;
-        for (let k = k0; k < k1; k += sliceDepth) {
-          const count = min(sliceDepth, k1 - k);
-          let p = slice;
-          if (inPlace) p = b + panel * panelBytesB + k * 64;
-          else if (kind == PLAIN) slicePlain(b, transposeB, N, K, panel, k, count, slice);
-          else if (transposeB) sliceTransposed(b, kind, panelBytesB, N, panel, k, count, slice, square);
-          else unpackPanel(kind, b + panel * panelBytesB, k, k + count, slice);
-          if (M == 1) {
-            row(a + k * 4, p, count, strip, k == 0);
-            continue;
+    for (let first = panelBegin; first < panelEnd; first += group) {
+      const last = min(panelEnd, first + group);
+      for (let k0: usize = 0; k0 < K; k0 += depth) {
+        const k1 = min(K, k0 + depth);
+        if (M > 1) packBlock(a, transposeA, M, K, i, rows, k0, k1, block);
+        for (let panel = first; panel < last; panel++) {
+          const strip = strips + (panel - first) * stripBytes;
+          const wide = N - panel * PANEL > 8;
+          for (let k = k0; k < k1; k += sliceDepth) {
+            const count = min(sliceDepth, k1 - k);
+            let p = slice;
+            if (inPlace) p = b + panel * panelBytesB + k * 64;
+            else if (kind == PLAIN) slicePlain(b, transposeB, N, K, panel, k, count, slice);
+            else if (transposeB) sliceTransposed(b, kind, panelBytesB, N, panel, k, count, slice, square);
+            else unpackPanel(kind, b + panel * panelBytesB, k, k + count, slice);
+            if (M == 1) row(a + k * 4, p, count, strip, k == 0);
+            else tiles(block + (k - k0) * (ROWS * 4), (k1 - k0) * 4, p, count, rows, wide, strip, k == 0);
           }
-          const left = block + (k - k0) * (ROWS * 4);
-          for (let r: usize = 0; r < rows; r += ROWS) {
-            const tileA = left + r * (k1 - k0) * 4;
-            tile(tileA, ROWS * 4, p, 64, count, strip + r * 64, 64, k == 0);
-            if (wide) tile(tileA, ROWS * 4, p + 32, 64, count, strip + r * 64 + 32, 64, k == 0);
-          }
+          if (k1 == K) finish(strip, i, rows, panel, N, out, alpha, flags, bias, residual);
         }
-        if (k1 == K) finish(strip, i, rows, panel, N, out, alpha, flags, bias, residual);
       }
     }
+  }
+}
+
+/** A strip's tiles: its rows, six by six, by the 16 columns of a slice, or by 8 if there are no more. */
+function tiles(
+  a: usize,
+  rowBytes: usize,
+  slice: usize,
+  count: usize,
+  rows: usize,
+  wide: bool,
+  strip: usize,
+  first: bool,
+): void {
+  for (let r: usize = 0; r < rows; r += ROWS, a += rowBytes * ROWS, strip += 64 * ROWS) {
+    tile(a, ROWS * 4, slice, 64, count, strip, 64, first);
+    if (wide) tile(a, ROWS * 4, slice + 32, 64, count, strip + 32, 64, first);
   }
 }
 
