@@ -128,8 +128,10 @@ export function parseFlags<F extends Flags>(flags: F, args: readonly string[]): 
       throw new UsageError(`--${name}: it takes no value, got ${JSON.stringify(value)}`);
     }
     // `--steps --lr 1` lacks a value; one that begins with two dashes is written `--prompt=--`.
-    const missing = flag.kind !== "switch" && (value === undefined || !inlineValue && value.startsWith("--"));
-    given.set(name, [...given.get(name) ?? [], missing ? "" : value ?? ""]);
+    if (flag.kind !== "switch" && (!value || !inlineValue && value.startsWith("--"))) {
+      throw new UsageError(`--${name}: expected ${flag.value ?? flag.choices?.join("|") ?? "N"} after it`);
+    }
+    given.set(name, [...given.get(name) ?? [], value ?? ""]);
   }
   return Object.fromEntries(
     names.map((name) => [name, readValue(name, flags[name], given.get(name) ?? [])]),
@@ -161,11 +163,6 @@ function readValue(name: string, flag: Flag, given: readonly string[]): unknown 
 }
 
 function checkText(name: string, flag: Flag, text: string): string {
-  if (text === "") {
-    throw new UsageError(
-      `--${name}: expected ${flag.choices?.join("|") ?? flag.value ?? "a value"} after it`,
-    );
-  }
   if (flag.choices && !flag.choices.includes(text)) {
     throw new UsageError(`--${name}: expected ${flag.choices.join(", ")}, got ${JSON.stringify(text)}`);
   }

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { explainFileError } from "../format/files.ts";
+
 const encoder = new TextEncoder();
 
 function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
@@ -10,9 +12,20 @@ function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): 
   for (let at = 0; at < bytes.length;) at += stream.writeSync(bytes.subarray(at));
 }
 
-/** Text to standard output, as it is. */
+/**
+ * Text to standard output, as it is.
+ *
+ * @throws {Deno.errors.BrokenPipe} Where its reader is gone, as `head` is.
+ * @throws {WhetError} Where it cannot be written for another reason.
+ */
 export function print(text: string): void {
-  write(Deno.stdout, text);
+  try {
+    write(Deno.stdout, text);
+  } catch (error) {
+    throw error instanceof Deno.errors.BrokenPipe
+      ? error
+      : explainFileError(error, "write", "standard output");
+  }
 }
 
 /** A line to standard output. */
