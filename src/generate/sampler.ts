@@ -131,10 +131,14 @@ interface Candidates {
 
 function candidates(scores: Float32Array, temperature: number, topK: number, topP: number): Candidates {
   const tokens = topK > 0 && topK < scores.length ? likeliest(scores, topK) : everyToken(scores.length);
+  const behind = new Float64Array(tokens.length); // The likeliest, by so many nats.
   const weights = new Float64Array(tokens.length);
   const top = scores[argmax(scores)];
-  for (let i = 0; i < tokens.length; i++) weights[i] = Math.exp((scores[tokens[i]] - top) / temperature);
-  return topP < 1 ? nucleus({ tokens, weights }, topP) : { tokens, weights };
+  for (let i = 0; i < tokens.length; i++) {
+    behind[i] = (top - scores[tokens[i]]) / temperature;
+    weights[i] = Math.exp(-behind[i]);
+  }
+  return topP < 1 ? nucleus({ tokens, weights }, behind, topP) : { tokens, weights };
 }
 
 function everyToken(count: number): Uint32Array {
@@ -164,27 +168,35 @@ function likeliest(scores: Float32Array, k: number): Uint32Array {
   return heap.sort();
 }
 
-/** The fewest tokens that together have topP of all weight, the likeliest ones, ties to the lower id. */
-function nucleus({ tokens, weights }: Candidates, topP: number): Candidates {
-  const total = sum(weights);
-  // Weights below this come to less than 1 − topP even together, so none of them is needed; without
-  // them a few are sorted, not the whole vocabulary. Numbers sort natively, tokens by weight would not.
-  const negligible = (1 - topP) * total / weights.length;
-  const sorted = weights.filter((weight) => weight >= negligible).sort();
-  let first = sorted.length;
-  for (let reached = 0; first > 0 && reached < topP * total;) reached += sorted[--first];
-  const least = sorted[first];
-  let ties = sorted.lastIndexOf(least) - first + 1;
-  const kept: Candidates = {
-    tokens: new Uint32Array(sorted.length - first),
-    weights: new Float64Array(sorted.length - first),
-  };
-  for (let i = 0, count = 0; i < tokens.length; i++) {
-    if (!(weights[i] > least || (weights[i] === least && ties-- > 0))) continue;
-    kept.tokens[count] = tokens[i];
-    kept.weights[count++] = weights[i];
+/** How far behind the likeliest a token is, in steps of 1/32 nat; the last step is open. */
+const BUCKETS = 1024;
+
+function bucket(behind: number): number {
+  return Math.floor(Math.min(behind * 32, BUCKETS - 1));
+}
+
+/**
+ * The fewest tokens that together have topP of all weight, the likeliest ones, ties to the lower id.
+ * Whole buckets are taken while they are needed; only the one where the sum is reached is sorted.
+ */
+function nucleus({ tokens, weights }: Candidates, behind: Float64Array, topP: number): Candidates {
+  const wanted = topP * sum(weights);
+  const sums = new Float64Array(BUCKETS);
+  for (let i = 0; i < weights.length; i++) sums[bucket(behind[i])] += weights[i];
+  let edge = 0, reached = 0;
+  while (edge < BUCKETS - 1 && reached + sums[edge] < wanted) reached += sums[edge++];
+  const sorted = behind.filter((nats) => bucket(nats) === edge).sort(); // by numbers, natively
+  let count = 0;
+  while (count < sorted.length && reached < wanted) reached += Math.exp(-sorted[count++]);
+  const farthest = sorted[count - 1] ?? Infinity;
+  let ties = count - sorted.indexOf(farthest);
+  let kept = 0;
+  for (let i = 0; i < tokens.length; i++) {
+    if (!(behind[i] < farthest || (behind[i] === farthest && ties-- > 0))) continue;
+    tokens[kept] = tokens[i];
+    weights[kept++] = weights[i];
   }
-  return kept;
+  return { tokens: tokens.subarray(0, kept), weights: weights.subarray(0, kept) };
 }
 
 function choose({ tokens, weights }: Candidates, draw: number): number {

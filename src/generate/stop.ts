@@ -22,10 +22,16 @@ export class StopFilter {
    */
   push(text: string): { text: string; stopped: boolean } {
     const all = this.#held + text;
-    const found = this.#stops.map((stop) => all.indexOf(stop)).filter((at) => at >= 0);
-    if (found.length > 0) {
+    // The one that is complete first counts, however the text came in pieces; of those, the longest.
+    let start = -1, end = Infinity;
+    for (const stop of this.#stops) {
+      const at = all.indexOf(stop);
+      if (at < 0 || at + stop.length > end || (at + stop.length === end && at > start)) continue;
+      [start, end] = [at, at + stop.length];
+    }
+    if (start >= 0) {
       this.#held = "";
-      return { text: all.slice(0, Math.min(...found)), stopped: true };
+      return { text: all.slice(0, start), stopped: true };
     }
     let from = Math.max(0, all.length - Math.max(0, ...this.#stops.map(({ length }) => length - 1)));
     while (from < all.length && !this.#stops.some((stop) => stop.startsWith(all.slice(from)))) from++;
