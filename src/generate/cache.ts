@@ -4,31 +4,35 @@
  * @module
  */
 import type { GPT2Config } from "../model/config.ts";
-import type { Backend } from "../tensor/backend.ts";
+import type { Arena } from "../tensor/arena.ts";
 import type { CacheView } from "../tensor/ops.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-/** Room for `slots` sequences of up to `capacity` tokens. */
+/** Room for `slots` sequences of up to `capacity` tokens; temporaries that live until it is disposed. */
 export class KeyValueCache implements Disposable {
-  readonly #layers: { keys: Tensor; values: Tensor }[];
+  /** Keys and values of each layer in turn, (slots, capacity, C). */
+  readonly #tensors: Tensor[] = [];
 
   /**
-   * @param backend Who holds it.
+   * @param arena Who holds it.
    * @param config The model's shape.
    * @param slots Sequences.
    * @param capacity Tokens of each, at most.
    */
   constructor(
-    readonly backend: Backend,
+    readonly arena: Arena,
     config: GPT2Config,
     readonly slots: number,
     readonly capacity: number,
   ) {
-    const shape = [slots, capacity, config.n_embd];
-    this.#layers = Array.from({ length: config.n_layer }, () => ({
-      keys: backend.allocate(shape),
-      values: backend.allocate(shape),
-    }));
+    try {
+      for (let i = 0; i < 2 * config.n_layer; i++) {
+        this.#tensors.push(arena.temporary([slots, capacity, config.n_embd]));
+      }
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /**
@@ -39,14 +43,12 @@ export class KeyValueCache implements Disposable {
    * @param positions u32 (T), each row's place in it.
    */
   view(layer: number, slots: Tensor, positions: Tensor): CacheView {
-    return { ...this.#layers[layer], slots, positions };
+    const [keys, values] = this.#tensors.slice(2 * layer, 2 * layer + 2);
+    return { keys, values, slots, positions };
   }
 
   /** Frees it. */
   [Symbol.dispose](): void {
-    for (const { keys, values } of this.#layers.splice(0)) {
-      this.backend.free(keys);
-      this.backend.free(values);
-    }
+    for (const tensor of this.#tensors.splice(0)) this.arena.release(tensor);
   }
 }

@@ -4,7 +4,9 @@
  * @module
  */
 import { WhetError } from "../errors.ts";
-import type { LanguageModel } from "../model/language_model.ts";
+import { type LanguageModel, LOGIT_ROWS, ROWS_AT_ONCE } from "../model/language_model.ts";
+import type { Lora } from "../model/lora.ts";
+import { groupByRows } from "../tensor/sequences.ts";
 import { Ops } from "../tensor/ops.ts";
 import { KeyValueCache } from "./cache.ts";
 import { checkSampling, Sampler, type SamplingOptions } from "./sampler.ts";
@@ -56,32 +58,51 @@ interface Sequence {
 /**
  * Generates a continuation of each prompt.
  *
- * @param model The model, with its adapter if one is attached.
+ * Several generations may go on side by side, and beside scoring and training. Each keeps the adapter
+ * that was attached when it was called, or none, whatever is attached or detached meanwhile; an
+ * adapter that is being trained is used as it is at each step. Merging changes the weights under all.
+ *
+ * @param model The model.
  * @param prompts A batch; each is continued by itself.
  * @param options Length, sampling, stop strings.
  * @returns Each sequence's tokens as they come.
- * @throws {WhetError} "option" where a prompt is empty or does not fit the window, or a value makes no sense.
+ * @throws {WhetError} "option" where a prompt is empty or does not fit the window, or a value makes no
+ * sense; "diverged" where the logits are not numbers; "disposed".
  */
-export async function* generate(
+export function generate(
   model: LanguageModel,
   prompts: readonly Prompt[],
   options: GenerateOptions = {},
 ): AsyncGenerator<GeneratedChunk, void, undefined> {
+  return decode(model, model.adapter, prompts, options);
+}
+
+async function* decode(
+  model: LanguageModel,
+  adapter: Lora | null,
+  prompts: readonly Prompt[],
+  options: GenerateOptions,
+): AsyncGenerator<GeneratedChunk, void, undefined> {
   const { signal } = options;
   signal?.throwIfAborted();
+  model.networkWith(adapter); // Throws if either was disposed.
   let active = begin(model, prompts, options);
-  const capacity = Math.max(...active.map(({ tokens, left }) => tokens.length + left));
-  using cache = new KeyValueCache(model.backend, model.config, active.length, capacity);
+  const capacity = active.reduce((most, { tokens, left }) => Math.max(most, tokens.length + left), 0);
+  using cache = new KeyValueCache(model.arena, model.config, active.length, capacity);
 
   while (active.length > 0) {
-    signal?.throwIfAborted();
-    const logits = await nextLogits(model, cache, active);
-    signal?.throwIfAborted();
     const running: Sequence[] = [];
-    for (const [row, sequence] of active.entries()) {
-      const chunk = advance(model, sequence, logits[row]);
-      if (!chunk.finishReason) running.push(sequence);
-      yield chunk;
+    const rows = active.map(({ pending }) => Math.max(pending.length, ROWS_AT_ONCE / LOGIT_ROWS));
+    for (const group of groupByRows(rows, ROWS_AT_ONCE)) {
+      const sequences = group.map((i) => active[i]);
+      signal?.throwIfAborted();
+      const logits = await nextLogits(model, adapter, cache, sequences);
+      for (const [row, sequence] of sequences.entries()) {
+        signal?.throwIfAborted();
+        const chunk = advance(model, sequence, logits[row]);
+        if (!chunk.finishReason) running.push(sequence);
+        yield chunk;
+      }
     }
     active = running;
   }
@@ -132,45 +153,47 @@ function begin(model: LanguageModel, prompts: readonly Prompt[], options: Genera
 /** Runs the tokens that are new in each sequence and gives the logits after its last: (V) each. */
 async function nextLogits(
   model: LanguageModel,
+  adapter: Lora | null,
   cache: KeyValueCache,
-  active: readonly Sequence[],
+  sequences: readonly Sequence[],
 ): Promise<Float32Array[]> {
   const V = model.config.vocab_size;
   const rows: { token: number; position: number; slot: number }[] = [];
   const last: number[] = [];
-  for (const { index, tokens, pending } of active) {
+  for (const { index, tokens, pending } of sequences) {
     const first = tokens.length - pending.length;
     for (const [i, token] of pending.entries()) rows.push({ token, position: first + i, slot: index });
     last.push(rows.length - 1);
   }
   const column = (name: "token" | "position" | "slot") => Uint32Array.from(rows, (row) => row[name]);
+  const network = model.networkWith(adapter);
   const logits = await model.arena.scope(() => {
     const ops = new Ops(model.arena);
     const upload = (data: Uint32Array) => model.arena.upload(data);
     const tokens = upload(column("token")),
       positions = upload(column("position")),
       slots = upload(column("slot"));
-    const hidden = model.network.forward(ops, {
+    const hidden = network.forward(ops, {
       tokens,
       positions,
       context: { cache: (layer) => cache.view(layer, slots, positions) },
     });
     const ends = last.length === rows.length ? hidden : ops.gather(hidden, upload(Uint32Array.from(last)));
-    return model.backend.read(ops.unembed(ends, model.network.wte));
+    return model.backend.read(ops.unembed(ends, network.wte));
   });
-  return active.map((_, row) => logits.subarray(row * V, (row + 1) * V));
+  return sequences.map((_, row) => logits.subarray(row * V, (row + 1) * V));
 }
 
 /** Chooses a sequence's next token and what of its text may be shown. */
 function advance(model: LanguageModel, sequence: Sequence, logits: Float32Array): GeneratedChunk {
   const { index, tokens, sampler, filter, decoder } = sequence;
-  if (!Number.isFinite(logits[0])) {
+  const { token, logProb } = sampler.sample(logits, tokens);
+  if (!Number.isFinite(logProb)) {
     throw new WhetError(
       "diverged",
       `${model.name} gives logits that are not numbers; its weights are broken, or its adapter's`,
     );
   }
-  const { token, logProb } = sampler.sample(logits, tokens);
   tokens.push(token);
   sequence.pending = [token];
   sequence.left--;

@@ -145,7 +145,7 @@ export function parseConfig(fields: unknown, where: string): GPT2Config {
  * config.json's content for a configuration, as transformers reads it.
  *
  * @param config The configuration.
- * @param endOfText The tokenizer's token that ends a text.
+ * @param endOfText The tokenizer's token that ends a text; -1 for none.
  * @param dtype What the weights' elements are.
  * @returns JSON text.
  */
@@ -158,8 +158,7 @@ export function formatConfig(
     architectures: ["GPT2LMHeadModel"],
     model_type: "gpt2",
     activation_function: "gelu_new",
-    bos_token_id: endOfText,
-    eos_token_id: endOfText,
+    ...(endOfText >= 0 ? { bos_token_id: endOfText, eos_token_id: endOfText } : {}),
     ...config,
     n_ctx: config.n_positions,
     n_inner: config.n_inner === 4 * config.n_embd ? null : config.n_inner,

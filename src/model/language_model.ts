@@ -7,7 +7,7 @@ import { WhetError } from "../errors.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { Arena } from "../tensor/arena.ts";
 import type { Backend } from "../tensor/backend.ts";
-import { type Linear, Ops } from "../tensor/ops.ts";
+import { type Linear, type LowRank, Ops } from "../tensor/ops.ts";
 import { ParameterLayout, type Parameters } from "../tensor/parameters.ts";
 import { type Matrix, PackedMatrix, type Tensor, type WeightFormat } from "../tensor/tensor.ts";
 import type { GPT2Config } from "./config.ts";
@@ -17,9 +17,9 @@ import { endToEnd, groupByRows } from "../tensor/sequences.ts";
 import { isMatrix, parameterShapes, Transformer } from "./transformer.ts";
 
 /** Rows of a forward pass without gradients: enough to fill the machine, little enough memory. */
-const ROWS_AT_ONCE = 1024;
+export const ROWS_AT_ONCE = 1024;
 /** Rows of logits in memory at once. */
-const LOGIT_ROWS = 64;
+export const LOGIT_ROWS = 64;
 
 /** What a model is made of; see the loaders. */
 export interface ModelParts {
@@ -63,6 +63,8 @@ export class LanguageModel implements Disposable {
   #network: Transformer;
   #trained: Parameters | null = null;
   #adapter: Lora | null = null;
+  /** Where the attached adapter's values lay when it was attached. */
+  #adapterValues: Parameters | null = null;
   #disposed = false;
 
   /**
@@ -88,7 +90,25 @@ export class LanguageModel implements Disposable {
    * @internal
    */
   get network(): Transformer {
+    return this.networkWith(this.#adapter);
+  }
+
+  /**
+   * The network with an adapter, attached or not; null for none.
+   *
+   * @throws {WhetError} "disposed" if the model or the adapter was.
+   *
+   * @internal
+   */
+  networkWith(adapter: Lora | null): Transformer {
     this.#alive();
+    if (adapter !== this.#adapter) return this.#build(adapter);
+    if (adapter && !adapter.holds(this.#adapterValues!)) {
+      throw new WhetError(
+        "disposed",
+        `${adapter.name} was disposed or unbound while it was attached to ${this.name}; detach it, or attach it again`,
+      );
+    }
     return this.#network;
   }
 
@@ -111,7 +131,8 @@ export class LanguageModel implements Disposable {
    * @internal
    */
   linears(): Map<string, Linear> {
-    return this.network.linears();
+    this.#alive();
+    return this.#network.linears();
   }
 
   /**
@@ -122,32 +143,60 @@ export class LanguageModel implements Disposable {
    * @throws {WhetError} "option" where a token is not in the vocabulary or a sequence too long.
    */
   async logits(sequences: readonly (readonly number[])[]): Promise<Float32Array[]> {
-    const { wte } = this.network;
-    const V = this.config.vocab_size;
-    const results = sequences.map(({ length }) => new Float32Array(length * V));
-    for (const group of this.#groups(sequences)) {
-      const pending: Promise<void>[] = [];
-      this.arena.scope(() => {
-        const ops = new Ops(this.arena);
-        const hidden = this.hiddenStates(ops, group.map((index) => sequences[index]));
-        let row = 0;
-        for (const index of group) {
-          const T = sequences[index].length;
-          for (let first = 0; first < T; first += LOGIT_ROWS) {
-            this.arena.scope(() => {
-              const n = Math.min(LOGIT_ROWS, T - first);
-              const rows = this.arena.upload(Uint32Array.from({ length: n }, (_, i) => row + first + i));
-              const logits = ops.unembed(ops.gather(hidden, rows), wte);
-              const read = this.backend.read(logits);
-              pending.push(read.then((values) => results[index].set(values, first * V)));
-            });
-          }
-          row += T;
-        }
-      });
-      await Promise.all(pending);
+    this.network; // Throws if it was disposed.
+    for (const [index, tokens] of sequences.entries()) this.checkTokens(tokens, `sequences[${index}]`);
+    const lengths = sequences.map(({ length }) => length);
+    const results = lengths.map((length) => this.#room(length));
+    for (const group of groupByRows(lengths, ROWS_AT_ONCE)) {
+      const reads: Promise<void>[] = [];
+      try {
+        this.arena.scope(() => this.#readLogits(sequences, group, results, reads));
+      } finally {
+        await Promise.allSettled(reads);
+      }
+      await Promise.all(reads);
     }
     return results;
+  }
+
+  /** Computes the logits of a group of sequences, which `reads` wait for. */
+  #readLogits(
+    sequences: readonly (readonly number[])[],
+    group: readonly number[],
+    results: readonly Float32Array[],
+    reads: Promise<void>[],
+  ): void {
+    const ops = new Ops(this.arena);
+    const hidden = this.hiddenStates(ops, group.map((index) => sequences[index]));
+    let row = 0;
+    for (const index of group) {
+      const T = sequences[index].length;
+      for (let first = 0; first < T; first += LOGIT_ROWS) {
+        this.arena.scope(() => {
+          const n = Math.min(LOGIT_ROWS, T - first);
+          const rows = this.arena.upload(Uint32Array.from({ length: n }, (_, i) => row + first + i));
+          const read = this.backend.read(ops.unembed(ops.gather(hidden, rows), this.network.wte));
+          reads.push(read.then((values) => results[index].set(values, first * this.config.vocab_size)));
+        });
+      }
+      row += T;
+    }
+  }
+
+  /** Room for a sequence's logits, (length × V). */
+  #room(length: number): Float32Array {
+    try {
+      return new Float32Array(length * this.config.vocab_size);
+    } catch (cause) {
+      const mebibytes = Math.ceil(length * this.config.vocab_size * 4 / 2 ** 20);
+      throw new WhetError(
+        "resource",
+        `no memory for ${mebibytes} MiB of logits; give fewer sequences at once`,
+        {
+          cause,
+        },
+      );
+    }
   }
 
   /**
@@ -171,54 +220,68 @@ export class LanguageModel implements Disposable {
    * Hangs an adapter on the model; one that was attached before is detached. No base weight changes.
    *
    * @param lora The adapter.
-   * @throws {WhetError} "mismatch" if it is for another model.
+   * @throws {WhetError} "mismatch" if it is for another model, "disposed".
    */
   attach(lora: Lora): void {
-    lora.checkFits(this);
-    const lowRanks = lora.lowRanks(this.backend);
-    this.detach();
-    for (const [name, linear] of this.linears()) {
-      const lowRank = lowRanks.get(name);
-      if (lowRank) linear.lora = lowRank;
-    }
+    this.#network = this.#build(lora);
     this.#adapter = lora;
+    this.#adapterValues = lora.place(this.backend);
   }
 
   /** Takes the adapter off; the model is what it was before. */
   detach(): void {
-    for (const linear of this.linears().values()) delete linear.lora;
-    this.#adapter = null;
+    for (const linear of this.linears().values()) linear.lora = undefined;
+    this.#adapter = this.#adapterValues = null;
   }
 
   /**
    * Folds an adapter into the weights, W += scaling · (B A)ᵀ; it is not attached afterwards. There is
-   * no unmerge: in floating point it would not give the same weights back.
+   * no unmerge: in floating point it would not give the same weights back. Matrix by matrix, so that
+   * little memory beside the model's is needed: what computes meanwhile sees some of them merged.
    *
    * @param lora The adapter.
-   * @throws {WhetError} "mismatch" if it is for another model.
+   * @throws {WhetError} "mismatch" if it is for another model, "disposed"; if it fails halfway, "resource"
+   * for want of memory, say, the model is disposed, so that nobody works with half of an adapter.
    */
   async merge(lora: Lora): Promise<void> {
-    lora.checkFits(this);
-    const lowRanks = lora.lowRanks(this.backend);
+    this.#build(lora); // Throws if it does not fit.
     if (this.#adapter === lora) this.detach();
-    for (const [name, { A, B, scaling: alpha }] of lowRanks) {
-      const key = `${name.replace(/^transformer\./, "")}.weight`;
-      const update = (out: Tensor) =>
-        this.backend.matmul({ a: A, transposeA: true, b: B, transposeB: true, alpha, accumulate: true, out });
-      const weight = this.#parameters.get(key)!;
-      if (!(weight instanceof PackedMatrix)) {
-        update(weight);
-        continue;
+    let merged = 0;
+    try {
+      for (const name of lora.modules.keys()) {
+        await this.#mergeInto(name, () => lora.lowRanks(this.backend).get(name)!);
+        merged++;
       }
-      const before = await this.backend.unpack(weight);
-      const merged = await this.arena.scope(() => {
-        const sum = this.arena.upload(before, weight.shape);
-        update(sum);
-        return this.backend.read(sum);
+    } catch (error) {
+      if (merged === 0 || this.#disposed) throw error;
+      this[Symbol.dispose]();
+      const [code, why] = error instanceof WhetError
+        ? [error.code, error.message]
+        : ["backend" as const, error];
+      throw new WhetError(code, `${this.name} is half merged and was disposed, load it again: ${why}`, {
+        cause: error,
       });
-      this.#replace(key, this.backend.pack(merged, weight.rows, weight.columns, weight.format));
     }
-    this.#rebuild();
+  }
+
+  async #mergeInto(name: string, lowRank: () => LowRank): Promise<void> {
+    const linear = this.linears().get(name)!;
+    const { weight } = linear;
+    const update = (out: Tensor) => {
+      const { A, B, scaling: alpha } = lowRank();
+      this.backend.matmul({ a: A, transposeA: true, b: B, transposeB: true, alpha, accumulate: true, out });
+    };
+    if (!(weight instanceof PackedMatrix)) return update(weight);
+    const before = await this.backend.unpack(weight);
+    this.#alive();
+    const merged = await this.arena.scope(() => {
+      const sum = this.arena.upload(before, weight.shape);
+      update(sum);
+      return this.backend.read(sum);
+    });
+    this.#alive();
+    linear.weight = this.backend.pack(merged, weight.rows, weight.columns, weight.format);
+    this.#replace(`${name.replace(/^transformer\./, "")}.weight`, linear.weight);
   }
 
   /**
@@ -242,22 +305,33 @@ export class LanguageModel implements Disposable {
       [...parameterShapes(this.config)].map(([name, shape]) => ({ name, shape, decays: isMatrix(name) })),
     );
     const trained = layout.allocate(this.backend);
-    for (const [name, tensor] of trained.tensors) {
-      const before = this.#parameters.get(name)!;
-      trained.write(name, await this.#values(before));
-      this.#replace(name, tensor);
+    try {
+      for (const name of trained.tensors.keys()) trained.write(name, await this.parameter(name));
+      this.#alive();
+    } catch (error) {
+      trained[Symbol.dispose]();
+      throw error;
     }
+    if (this.#trained) { // by another call, meanwhile
+      trained[Symbol.dispose]();
+      return this.#trained;
+    }
+    for (const [name, tensor] of trained.tensors) this.#replace(name, tensor);
     this.#trained = trained;
-    this.#rebuild();
+    const before = this.#network.linears();
+    this.#network = new Transformer(this.config, this.#parameters);
+    for (const [name, linear] of this.#network.linears()) linear.lora = before.get(name)!.lora;
     return trained;
   }
 
   /** One parameter's values, row-major. */
-  parameter(name: string): Promise<Float32Array> {
+  async parameter(name: string): Promise<Float32Array> {
     this.#alive();
     const parameter = this.#parameters.get(name);
     if (!parameter) throw new WhetError("option", `${this.name} has no parameter ${name}`);
-    return this.#values(parameter);
+    return await (parameter instanceof PackedMatrix
+      ? this.backend.unpack(parameter)
+      : this.backend.read(parameter));
   }
 
   /**
@@ -290,11 +364,11 @@ export class LanguageModel implements Disposable {
         `${what}: ${tokens.length} tokens are more than ${this.name}'s window of ${n_positions}; shorten it`,
       );
     }
-    const wrong = tokens.find((token) => !(Number.isInteger(token) && token >= 0 && token < vocab_size));
-    if (wrong !== undefined) {
+    for (const token of tokens) {
+      if (Number.isInteger(token) && token >= 0 && token < vocab_size) continue;
       throw new WhetError(
         "option",
-        `${what}: token ${wrong} is not in the vocabulary of ${this.name} (0 to ${vocab_size - 1})`,
+        `${what}: token ${token} is not in the vocabulary of ${this.name} (0 to ${vocab_size - 1})`,
       );
     }
   }
@@ -307,10 +381,9 @@ export class LanguageModel implements Disposable {
     this.arena[Symbol.dispose]();
     if (this.#ownsBackend) return this.backend[Symbol.dispose]();
     this.#trained?.[Symbol.dispose]();
+    const views = new Set<Matrix>(this.#trained?.tensors.values());
     for (const parameter of this.#parameters.values()) {
-      if (![...(this.#trained?.tensors.values() ?? [])].includes(parameter as Tensor)) {
-        this.backend.free(parameter);
-      }
+      if (!views.has(parameter)) this.backend.free(parameter);
     }
   }
 
@@ -318,25 +391,17 @@ export class LanguageModel implements Disposable {
     if (this.#disposed) throw new WhetError("disposed", `${this.name} was disposed; load it again to use it`);
   }
 
-  /** Checked sequences in groups that go through the network together. */
-  #groups(sequences: readonly (readonly number[])[]): number[][] {
-    for (const [index, tokens] of sequences.entries()) this.checkTokens(tokens, `sequences[${index}]`);
-    return groupByRows(sequences.map(({ length }) => length), ROWS_AT_ONCE);
-  }
-
-  #values(parameter: Matrix): Promise<Float32Array> {
-    return parameter instanceof PackedMatrix ? this.backend.unpack(parameter) : this.backend.read(parameter);
-  }
-
   #replace(name: string, parameter: Matrix): void {
     this.backend.free(this.#parameters.get(name)!);
     this.#parameters.set(name, parameter);
   }
 
-  /** Builds the network anew over changed parameters. */
-  #rebuild(): void {
-    const adapter = this.#adapter;
-    this.#network = new Transformer(this.config, this.#parameters);
-    if (adapter) this.attach(adapter);
+  /** A network over the parameters as they are now, with an adapter that fits. */
+  #build(adapter: Lora | null): Transformer {
+    adapter?.checkFits(this);
+    const lowRanks = adapter?.lowRanks(this.backend);
+    const network = new Transformer(this.config, this.#parameters);
+    for (const [name, linear] of network.linears()) linear.lora = lowRanks?.get(name);
+    return network;
   }
 }

@@ -6,6 +6,7 @@
 import { createBackend } from "../backend/select.ts";
 import { WhetError } from "../errors.ts";
 import { type Checkpoint, openCheckpoint } from "../format/checkpoint.ts";
+import { parseJsonObject } from "../format/json.ts";
 import { openRepository, type Progress, type Repository } from "../format/source.ts";
 import type { Backend } from "../tensor/backend.ts";
 import type { Matrix, WeightFormat } from "../tensor/tensor.ts";
@@ -51,6 +52,8 @@ export interface RandomOptions extends BackendOptions {
 
 /** Tokens of GPT-2's own vocabulary. */
 const GPT2_VOCABULARY = 50257;
+/** A tensor's elements at most. */
+const LARGEST = 2 ** 30;
 const FORMATS: readonly WeightFormat[] = ["f32", "f16", "q8", "q4"];
 
 /**
@@ -64,32 +67,37 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   const { weights = "f32" } = options;
   checkFormat(weights);
   const repository = await openModelRepository(source, options);
+  const { name: called } = repository;
   const text = await repository.text("config.json");
   if (text === null) {
     const adapter = await repository.text("adapter_config.json") !== null;
     throw new WhetError(
       "format",
-      `${source}: no config.json there${
-        adapter ? "; it is an adapter: give it with --adapter (Lora.load) beside its base model" : ""
+      `${called}: no config.json there${
+        adapter
+          ? "; it is an adapter: give it with --adapter (Lora.load) beside its base model"
+          : "; give the directory of a GPT-2 in Hugging Face's format"
       }`,
     );
   }
-  const where = `${source}/config.json`;
-  const config = parseConfig(parseJson(text, where), where);
+  const where = `${called}/config.json`;
+  const config = parseConfig(parseJsonObject(text, where), where);
   const own = await loadTokenizer(repository, config.eos_token_id);
   if (own) checkVocabulary(own, config.vocab_size);
-  const tokenizer = own ?? await standardTokenizer(source, config);
+  const tokenizer = own ?? await standardTokenizer(called, config);
 
   using checkpoint = await openCheckpoint(repository);
-  const names = matchNames(checkpoint, config, source);
+  const shapes = parameterShapes(config);
+  const names = matchNames(checkpoint, shapes, called);
   return await withBackend(options, async (backend, ownsBackend) => {
-    const parameters = new Map<string, Matrix>();
-    for (const stored of checkpoint.inFileOrder([...names.keys()])) {
-      options.signal?.throwIfAborted();
-      const name = names.get(stored)!;
-      parameters.set(name, place(backend, config, name, await checkpoint.readF32(stored), weights));
-    }
-    return { name: source, config, tokenizer, backend, ownsBackend, weights, parameters };
+    const parameters = await placeAll(backend, weights, async function* () {
+      for (const stored of checkpoint.inFileOrder([...names.keys()])) {
+        options.signal?.throwIfAborted();
+        const name = names.get(stored)!;
+        yield { name, shape: shapes.get(name)!, values: await checkpoint.readF32(stored) };
+      }
+    });
+    return { name: called, config, tokenizer, backend, ownsBackend, weights, parameters };
   });
 }
 
@@ -103,19 +111,34 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
 export async function randomModel(shape: GPT2Shape, options: RandomOptions = {}): Promise<ModelParts> {
   const { weights = "f32", seed = 0 } = options;
   checkFormat(weights);
+  if (!Number.isSafeInteger(seed)) {
+    throw new WhetError("option", `seed: expected a whole number, got ${seed}`);
+  }
   const config = parseConfig(shape, "config");
   const tokenizer = options.tokenizer ?? await standardTokenizer("the random model", config);
-  return await withBackend(options, (backend, ownsBackend) => {
-    const parameters = new Map<string, Matrix>();
-    let index = 0;
-    for (const [name, shape] of parameterShapes(config)) {
-      const length = shape.reduce((a, b) => a * b, 1);
-      const values = initialValues(config, name, length, [seed >>> 0, index++]);
-      parameters.set(name, place(backend, config, name, values, weights));
-    }
+  const shapes = parameterShapes(config);
+  for (const [parameter, shape] of shapes) {
+    if (elements(shape) <= LARGEST) continue;
+    throw new WhetError(
+      "resource",
+      `config: ${parameter} would be [${shape.join(", ")}], more than 4 GiB; make the model smaller`,
+    );
+  }
+  return await withBackend(options, async (backend, ownsBackend) => {
+    // deno-lint-ignore require-await -- as where the values come from files
+    const parameters = await placeAll(backend, weights, async function* () {
+      for (const [index, [name, shape]] of [...shapes].entries()) {
+        const values = initialValues(config, name, elements(shape), [seed >>> 0, index]);
+        yield { name, shape, values };
+      }
+    });
     const name = `random GPT-2 (seed ${seed})`;
-    return Promise.resolve({ name, config, tokenizer, backend, ownsBackend, weights, parameters });
+    return { name, config, tokenizer, backend, ownsBackend, weights, parameters };
   });
+}
+
+function elements(shape: readonly number[]): number {
+  return shape.reduce((a, b) => a * b, 1);
 }
 
 /** GPT-2's tokenizer where the vocabulary has room for it, else none. */
@@ -126,15 +149,25 @@ async function standardTokenizer(name: string, config: GPT2Config): Promise<Toke
     : await gpt2Tokenizer();
 }
 
-function place(
+/** Places parameters one by one as they come: all, or none if one fails. */
+async function placeAll(
   backend: Backend,
-  config: GPT2Config,
-  name: string,
-  values: Float32Array,
   weights: WeightFormat,
-): Matrix {
-  const shape = parameterShapes(config).get(name)!;
-  return isMatrix(name) ? backend.pack(values, shape[0], shape[1], weights) : backend.upload(values, shape);
+  source: () => AsyncIterable<{ name: string; shape: readonly number[]; values: Float32Array }>,
+): Promise<Map<string, Matrix>> {
+  const parameters = new Map<string, Matrix>();
+  try {
+    for await (const { name, shape, values } of source()) {
+      parameters.set(
+        name,
+        isMatrix(name) ? backend.pack(values, shape[0], shape[1], weights) : backend.upload(values, shape),
+      );
+    }
+    return parameters;
+  } catch (error) {
+    for (const parameter of parameters.values()) backend.free(parameter);
+    throw error;
+  }
 }
 
 /** Makes the backend that is asked for; one that was made here ends if `work` fails. */
@@ -158,17 +191,12 @@ async function openModelRepository(source: string, options: LoadOptions): Promis
   return nanoRepository();
 }
 
-function parseJson(text: string, where: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new WhetError("format", `${where}: not JSON (${(error as Error).message})`, { cause: error });
-  }
-}
-
 /** Stored name → parameter name, when all parameters are there in their shapes. */
-function matchNames(checkpoint: Checkpoint, config: GPT2Config, source: string): Map<string, string> {
-  const shapes = parameterShapes(config);
+function matchNames(
+  checkpoint: Checkpoint,
+  shapes: ReadonlyMap<string, readonly number[]>,
+  source: string,
+): Map<string, string> {
   const names = new Map<string, string>();
   const found = new Map<string, string>();
   for (const stored of checkpoint.names()) {

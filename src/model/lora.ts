@@ -85,6 +85,9 @@ export interface Adaptable {
  */
 export class Lora implements Disposable {
   #values: Parameters | null = null;
+  /** Whether training may have changed the backend's copy. */
+  #trained = false;
+  #disposed = false;
 
   private constructor(
     /** Its settings. */
@@ -105,6 +108,9 @@ export class Lora implements Disposable {
    */
   static create(model: Adaptable, options: LoraOptions = {}): Lora {
     const { rank = 8, alpha = 16, dropout = 0, targets = ["c_attn"], rsLora = false, seed = 0 } = options;
+    if (!Number.isSafeInteger(seed)) {
+      throw new WhetError("option", `seed: expected a whole number, got ${seed}`);
+    }
     if (!Number.isInteger(rank) || rank < 1 || rank > 4096) {
       throw new WhetError("option", `rank: expected a whole number from 1 to 4096, got ${rank}`);
     }
@@ -121,10 +127,8 @@ export class Lora implements Disposable {
       const [inFeatures, outFeatures] = linears.get(name)!.weight.shape;
       const bound = 1 / Math.sqrt(inFeatures);
       const key = [seed >>> 0, index] as const;
-      const A = Float32Array.from(
-        { length: rank * inFeatures },
-        (_, i) => (2 * uniform(i, key) - 1) * bound,
-      );
+      const A = new Float32Array(rank * inFeatures);
+      for (let i = 0; i < A.length; i++) A[i] = (2 * uniform(i, key) - 1) * bound;
       const B = new Float32Array(outFeatures * rank);
       return [name, { A, B, rank, inFeatures, outFeatures, scaling }];
     }));
@@ -156,8 +160,9 @@ export class Lora implements Disposable {
    * @throws {WhetError} "format" where a file is broken or uses what Whet does not implement, "network" …
    */
   static async load(source: string, options: SourceOptions = {}): Promise<Lora> {
-    const { config, modules } = await readAdapter(await openRepository(source, options));
-    return new Lora(config, modules, source);
+    const repository = await openRepository(source, options);
+    const { config, modules } = await readAdapter(repository);
+    return new Lora(...ofWholeModel(config, modules), repository.name);
   }
 
   /** Numbers that training changes. */
@@ -172,60 +177,61 @@ export class Lora implements Disposable {
    * @throws {WhetError} "resource" where the disk is full or permission is missing.
    */
   async save(directory: string): Promise<void> {
-    const modules = new Map<string, LoraModule>();
-    for (const [name, module] of this.modules) {
-      const A = await this.#values?.read(`${name}.lora_A.weight`) ?? module.A;
-      const B = await this.#values?.read(`${name}.lora_B.weight`) ?? module.B;
-      modules.set(name, { ...module, A, B });
-    }
-    await writeAdapter(directory, {
-      config: { ...this.config, baseModel: this.config.baseModel },
-      modules,
-    });
+    await writeAdapter(directory, { config: this.config, modules: await this.#read() });
   }
 
   /**
-   * The adapter's values in a backend's memory, put there at the first call.
+   * The adapter's values in a backend's memory, put there at the first call, for training.
    *
    * @param backend The backend of the model that it is attached to.
    * @returns Its parameters, named as in its file.
-   * @throws {WhetError} "mismatch" if it lives in another backend already.
+   * @throws {WhetError} "mismatch" if it lives in another backend already, "disposed".
    *
    * @internal
    */
   bind(backend: Backend): Parameters {
-    if (this.#values && this.#values.backend !== backend) {
+    const values = this.place(backend);
+    this.#trained = true;
+    return values;
+  }
+
+  /**
+   * As {@linkcode Lora.bind}, for use without training.
+   *
+   * @internal
+   */
+  place(backend: Backend): Parameters {
+    const values = this.#living();
+    if (values && values.backend !== backend) {
       throw new WhetError(
         "mismatch",
-        `${this.name} is in use with another model; save it and load it again for this one`,
+        `${this.name} is in use on another backend; call its unbind() first, or save it and load it again for this one`,
       );
     }
-    if (!this.#values) {
-      const layout = new ParameterLayout(
-        [...this.modules].flatMap(([name, { rank, inFeatures, outFeatures }]) => [
-          { name: `${name}.lora_A.weight`, shape: [rank, inFeatures], decays: true },
-          { name: `${name}.lora_B.weight`, shape: [outFeatures, rank], decays: true },
-        ]),
-      );
-      this.#values = layout.allocate(backend);
-      for (const [name, { A, B }] of this.modules) {
-        this.#values.write(`${name}.lora_A.weight`, A);
-        this.#values.write(`${name}.lora_B.weight`, B);
-      }
-    }
-    return this.#values;
+    return this.#values = values ?? this.#upload(backend);
+  }
+
+  /**
+   * Whether its values still lie there.
+   *
+   * @internal
+   */
+  holds(values: Parameters): boolean {
+    return this.#values === values;
   }
 
   /**
    * Takes its values back from the backend's memory, so that it outlives the model that it was trained
-   * on and can be attached to another.
+   * on and can be attached to another. A model that it is still attached to must detach it.
+   *
+   * @throws {WhetError} "disposed"
    */
   async unbind(): Promise<void> {
-    for (const [name, { A, B }] of this.#values ? this.modules : []) {
-      A.set(await this.#values!.read(`${name}.lora_A.weight`));
-      B.set(await this.#values!.read(`${name}.lora_B.weight`));
+    for (const [name, { A, B }] of await this.#read()) {
+      this.modules.get(name)!.A.set(A);
+      this.modules.get(name)!.B.set(B);
     }
-    this[Symbol.dispose]();
+    this.#free();
   }
 
   /**
@@ -234,7 +240,7 @@ export class Lora implements Disposable {
    * @internal
    */
   lowRanks(backend: Backend): Map<string, LowRank> {
-    const { tensors } = this.bind(backend);
+    const { tensors } = this.place(backend);
     return new Map([...this.modules].map(([name, { scaling }]) => [name, {
       A: tensors.get(`${name}.lora_A.weight`)!,
       B: tensors.get(`${name}.lora_B.weight`)!,
@@ -271,16 +277,93 @@ export class Lora implements Disposable {
     }
   }
 
-  /** Frees its memory in the backend. */
+  /** Frees its memory; what was trained and not saved is lost. */
   [Symbol.dispose](): void {
+    this.#disposed = true;
+    this.#free();
+  }
+
+  #free(): void {
     this.#values?.[Symbol.dispose]();
     this.#values = null;
+    this.#trained = false;
   }
+
+  #upload(backend: Backend): Parameters {
+    const layout = new ParameterLayout(
+      [...this.modules].flatMap(([name, { rank, inFeatures, outFeatures }]) => [
+        { name: `${name}.lora_A.weight`, shape: [rank, inFeatures], decays: true },
+        { name: `${name}.lora_B.weight`, shape: [outFeatures, rank], decays: true },
+      ]),
+    );
+    const values = layout.allocate(backend);
+    for (const [name, { A, B }] of this.modules) {
+      values.write(`${name}.lora_A.weight`, A);
+      values.write(`${name}.lora_B.weight`, B);
+    }
+    return values;
+  }
+
+  /** Its modules with the values that are valid now. */
+  async #read(): Promise<Map<string, LoraModule>> {
+    const values = this.#living();
+    const modules = new Map(this.modules);
+    for (const [name, module] of values ? modules : []) {
+      const A = await values!.read(`${name}.lora_A.weight`);
+      const B = await values!.read(`${name}.lora_B.weight`);
+      modules.set(name, { ...module, A, B });
+    }
+    return modules;
+  }
+
+  /** The backend's copy of its values; null if there is none, or it went with its backend and was no more than a copy. */
+  #living(): Parameters | null {
+    if (this.#disposed) throw new WhetError("disposed", `${this.name} was disposed; load or create it again`);
+    if (!this.#values) return null;
+    try {
+      this.#values.backend.flush(); // Throws if the backend is no more.
+    } catch (cause) {
+      if (!this.#trained) return this.#values = null;
+      throw new WhetError(
+        "disposed",
+        `${this.name} was trained on a model that is disposed, and went with it; save it, or call its unbind(), before`,
+        { cause },
+      );
+    }
+    return this.#values;
+  }
+}
+
+/** An adapter of a bare GPT2Model, whose layers are named `h.0.…`, as one of the whole model, `transformer.h.0.…`. */
+function ofWholeModel(
+  config: LoraConfig,
+  modules: ReadonlyMap<string, LoraModule>,
+): [LoraConfig, ReadonlyMap<string, LoraModule>] {
+  const isBare = (path: string) => /^h\.\d/.test(path);
+  if (![...modules.keys()].every(isBare)) return [config, modules];
+  // What says which layers it is about ends the same way; only what begins at the beginning changes.
+  const renamed = (table: Readonly<Record<string, number>>) =>
+    Object.fromEntries(
+      Object.entries(table).map(([key, value]) => [key.replace(/^\^/, "^transformer."), value]),
+    );
+  const { targets, rankPattern, alphaPattern } = config;
+  return [
+    {
+      ...config,
+      targets: typeof targets === "string" && targets !== "all-linear" ? [...modules.keys()] : targets,
+      rankPattern: renamed(rankPattern),
+      alphaPattern: renamed(alphaPattern),
+    },
+    new Map([...modules].map(([path, module]) => [`transformer.${path}`, module])),
+  ];
 }
 
 /** The layers whose names end in one of the targets, whole parts only, as PEFT matches a list. */
 function matchTargets(names: readonly string[], targets: readonly string[]): string[] {
   const matches = (name: string, target: string) => name === target || name.endsWith(`.${target}`);
+  if (!Array.isArray(targets)) {
+    throw new WhetError("option", `targets: expected a list of layer names or "all-linear", got ${targets}`);
+  }
   if (targets.length === 0) {
     throw new WhetError("option", "targets: expected at least one layer name, such as c_attn");
   }

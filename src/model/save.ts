@@ -10,6 +10,19 @@ import { saveTokenizer, type Tokenizer } from "../text/tokenizers.ts";
 import { formatConfig, type GPT2Config } from "./config.ts";
 import { parameterShapes } from "./transformer.ts";
 
+/** Files of an earlier save, by Whet or another program, which would be read instead of the new ones or with them. */
+const OTHERS = [
+  "model.safetensors.index.json",
+  "pytorch_model.bin",
+  "pytorch_model.bin.index.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "vocab.json",
+  "merges.txt",
+  "added_tokens.json",
+  "special_tokens_map.json",
+];
+
 /** What is saved of a model. */
 export interface Saveable {
   /** Its shape. */
@@ -54,11 +67,6 @@ export async function saveModel(directory: string, model: Saveable, dtype: SaveD
   files["config.json"] = formatConfig(config, tokenizer.endOfText, TORCH_DTYPES[dtype]);
   await writeDirectory(directory, files, {
     marker: "config.json",
-    obsolete: [
-      "model.safetensors.index.json",
-      "pytorch_model.bin",
-      "tokenizer.json",
-      "tokenizer_config.json",
-    ],
+    obsolete: OTHERS.filter((name) => !(name in files)),
   });
 }

@@ -3,12 +3,9 @@
  *
  * @module
  */
-import type { LanguageModel } from "../model/language_model.ts";
+import { type LanguageModel, ROWS_AT_ONCE } from "../model/language_model.ts";
 import { groupByRows } from "../tensor/sequences.ts";
 import { Ops } from "../tensor/ops.ts";
-
-/** Rows of a forward pass without gradients. */
-const ROWS_AT_ONCE = 1024;
 
 /**
  * The log-probability of every token given those before it.
@@ -22,6 +19,7 @@ export async function logProbs(
   model: LanguageModel,
   sequences: readonly (readonly number[])[],
 ): Promise<Float32Array[]> {
+  model.network; // Throws if it was disposed.
   for (const [index, tokens] of sequences.entries()) model.checkTokens(tokens, `sequences[${index}]`);
   const results = sequences.map(({ length }) => new Float32Array(Math.max(0, length - 1)));
   const lengths = sequences.map(({ length }) => length < 2 ? 0 : length);
