@@ -8,10 +8,13 @@ import type { DrawnSeries } from "./series.ts";
 import { shorten, text, textWidth } from "./svg_text.ts";
 import { formatNumber } from "./text.ts";
 
-/** An entry of the legend: how wide it is, where its row puts it, how it is drawn. */
+/** An entry of the legend. */
 export interface Entry {
+  /** How wide it is, its mark included. */
   readonly width: number;
+  /** Where its row puts it. */
   x: number;
+  /** The entry, with its text's baseline at `y`. */
   draw(x: number, y: number): string;
 }
 
