@@ -30,11 +30,11 @@ export async function openModel(source: string, values: ModelValues): Promise<GP
   }
   try {
     const model = await GPT2.load(source, {
-      ...{ backend, weights, onProgress: loading.show },
+      ...{ backend, weights, ...loading },
       ...(values.strict ? { instructionSet: "strict" } : {}),
     });
     try {
-      if (values.adapter) model.attach(await Lora.load(values.adapter, { onProgress: loading.show }));
+      if (values.adapter) model.attach(await Lora.load(values.adapter, loading));
     } catch (error) {
       model[Symbol.dispose]();
       throw error;
@@ -57,8 +57,18 @@ function describe(model: GPT2): string {
 /** What takes less is not worth a line, in milliseconds. */
 const PATIENCE = 500;
 
+/** What loaders take to show what they do, and its end. */
+interface Loading {
+  /** Bytes of a file. */
+  onProgress: (progress: Loaded) => void;
+  /** A line for people. */
+  onNote: (text: string) => void;
+  /** Nothing more is loaded. */
+  finish: () => void;
+}
+
 /** Progress of files that take a while; quick ones show nothing. */
-export function showLoading(quiet: boolean): { show: (progress: Loaded) => void; finish: () => void } {
+export function showLoading(quiet: boolean): Loading {
   let current: { file: string; begin: number; bar: Progress | null } | null = null;
   const finish = () => {
     current?.bar?.finish();
@@ -66,7 +76,8 @@ export function showLoading(quiet: boolean): { show: (progress: Loaded) => void;
   };
   return {
     finish,
-    show: ({ file, loaded, total }) => {
+    onNote: (text) => quiet || note(text),
+    onProgress: ({ file, loaded, total }) => {
       if (quiet) return;
       if (current?.file !== file) {
         finish();

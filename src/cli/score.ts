@@ -32,7 +32,7 @@ export async function runScore(values: Values<typeof SCORE>): Promise<ScoreResul
   }
   if (values.model === undefined) throw new UsageError("--model is missing: which model to score with");
   const loading = showLoading(values.quiet);
-  const data = await Dialogues.load(values.data, { onProgress: loading.show });
+  const data = await Dialogues.load(values.data, loading);
   loading.finish();
   using model = await openModel(values.model, values);
   const { n_positions } = model.config;

@@ -39,8 +39,7 @@ export async function runStudy(values: Values<typeof STUDY>): Promise<StudyOutco
   const out = values.out ?? (mayWrite(DEFAULT_OUT) ? DEFAULT_OUT : null);
   if (out !== null) await ensureDirectory(out);
   const loading = showLoading(quiet);
-  const read = (from: string | undefined) =>
-    from === undefined ? undefined : Dialogues.load(from, { onProgress: loading.show });
+  const read = (from: string | undefined) => from === undefined ? undefined : Dialogues.load(from, loading);
   const data = await read(values.data);
   const evalData = await read(values["eval-data"]);
   loading.finish();

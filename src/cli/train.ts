@@ -42,10 +42,8 @@ export async function runTrain(values: Values<typeof TRAIN>): Promise<TrainResul
   const method = values.method ?? "lora";
   checkTogether(values);
   const loading = showLoading(quiet);
-  const data = await Dialogues.load(values.data, { onProgress: loading.show });
-  const evalData = values["eval-data"]
-    ? await Dialogues.load(values["eval-data"], { onProgress: loading.show })
-    : undefined;
+  const data = await Dialogues.load(values.data, loading);
+  const evalData = values["eval-data"] ? await Dialogues.load(values["eval-data"], loading) : undefined;
   loading.finish();
   using model = await openModel(values.model, values);
   using lora = method === "full" ? null : Lora.create(model, {

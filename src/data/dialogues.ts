@@ -16,6 +16,8 @@ export interface DialoguesOptions {
   split?: string;
   /** Called as bytes arrive. */
   onProgress?: (progress: Progress) => void;
+  /** Takes lines for people: a download tried again, the cache used for want of a network. */
+  onNote?: (note: string) => void;
   /** Ends the loading when it is aborted; it rejects with the signal's reason. */
   signal?: AbortSignal;
   /** Stands in for the global `fetch`. */

@@ -20,6 +20,8 @@ export interface Progress {
 export interface SourceOptions {
   /** Called as bytes arrive. */
   onProgress?: (progress: Progress) => void;
+  /** Takes lines for people: a download tried again, the cache used for want of a network. */
+  onNote?: (note: string) => void;
   /** Ends downloads when it is aborted; the reads under way reject with its reason. */
   signal?: AbortSignal;
   /** Stands in for the global `fetch`. */

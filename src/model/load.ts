@@ -36,6 +36,8 @@ export interface LoadOptions extends BackendOptions {
   weights?: WeightFormat;
   /** Called as files arrive. */
   onProgress?: (progress: Progress) => void;
+  /** Takes lines for people: a download tried again, the cache used for want of a network. */
+  onNote?: (note: string) => void;
   /** Ends loading when aborted. */
   signal?: AbortSignal;
 }
@@ -125,7 +127,6 @@ export async function randomModel(shape: GPT2Shape, options: RandomOptions = {})
     );
   }
   return await withBackend(options, async (backend, ownsBackend) => {
-    // deno-lint-ignore require-await -- as where the values come from files
     const parameters = await placeAll(backend, weights, async function* () {
       for (const [index, [name, shape]] of [...shapes].entries()) {
         const values = initialValues(config, name, elements(shape), [seed >>> 0, index]);
