@@ -21,9 +21,8 @@ export interface Candidate {
 }
 
 /**
- * Finds the backends to test. WebGPU is tested on whatever adapter there is, a software one too, but for
- * OpenGL; with
- * `WHET_EXPECT_WEBGPU=1` it is an error to find none.
+ * Finds the backends to test. WebGPU is tested on whatever adapter there is, a software one too, but not
+ * through OpenGL; with `WHET_EXPECT_WEBGPU=1` it is an error to find none.
  */
 export async function candidates(): Promise<Candidate[]> {
   // Where there is no Vulkan, Metal or Direct3D, Deno 2.9 offers OpenGL, which Mesa may well run in software;
