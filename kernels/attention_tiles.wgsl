@@ -4,6 +4,7 @@
 // through in chunks of 32; what lies beyond T or D is zero. Rows of tiles are 9 vec4 apart, so that rows
 // that are read together lie in different banks. Loops are written out only as far as vectors go: a
 // software adapter took 40 s to compile the backward pass written out in full.
+//#import tiles
 
 const D = u32($D);
 const DEPTH = u32($DEPTH); // of a chunk: 32, or D rounded up to a multiple of 4
@@ -91,13 +92,13 @@ fn product(x: u32, rowX: u32, y: u32, rowY: u32, head: u32, thread: u32) -> mat4
     }
     workgroupBarrier();
     for (var quad = 0u; quad < DEPTH / 4; quad++) {
-      let columns = mat4x4f(
+      let columns = transpose(mat4x4f(
         //#for j in 0..4
         tileY[(tx + 8 * $j) * ROW + quad],
         //#end
-      );
+      ));
       //#for i in 0..4
-      sum[$i] += tileX[(ty + 8 * $i) * ROW + quad] * columns;
+      sum[$i] = multiplyAdd(sum[$i], tileX[(ty + 8 * $i) * ROW + quad], columns);
       //#end
     }
     workgroupBarrier();
@@ -130,7 +131,7 @@ fn weigh(z: u32, rowZ: u32, head: u32, d: u32, thread: u32) -> mat4x4f {
       //#end
     );
     //#for i in 0..4
-    sum[$i] += rows * tileW[(ty + 8 * $i) * ROW + quad];
+    sum[$i] = multiplyAdd(sum[$i], tileW[(ty + 8 * $i) * ROW + quad], rows);
     //#end
   }
   workgroupBarrier();

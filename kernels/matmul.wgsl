@@ -1,8 +1,9 @@
 // out (M, N) = activation(alpha · op(a) (M, K) · op(b) (K, N) + bias) + residual, in tiles of 64 × 64
-// outputs and 32 deep: 256 threads with 4 × 4 outputs each, both operands staged in workgroup memory,
-// the deep axis outermost there so that a step takes one vec4 of each. b comes through `weight4`, which
-// hides how it is stored. The inner steps are written out: naga guards every loop (gfx-rs/wgpu#7698).
+// outputs and 32 deep: 256 threads with 4 × 4 outputs each, both operands staged in workgroup memory as
+// they are stored and transposed, if at all, in registers. b comes through `weight4`, which hides how it
+// is stored. Of the inner loop, which naga guards (gfx-rs/wgpu#7698), four steps are written out.
 //#import gelu
+//#import tiles
 //#import weight_$FORMAT
 
 struct Params {
@@ -41,8 +42,9 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
 //#end
 
-var<workgroup> tileA: array<vec4f, 512>; // (32, 64 / 4)
-var<workgroup> tileB: array<vec4f, 512>; // (32, 64 / 4)
+// A row of 32 is 9 vec4 long and one of 64 16, so that what is read together lies in different banks.
+var<workgroup> tileA: array<vec4f, 576>; // (64 of M, 32 / 4 of K), or transposed (32 of K, 64 / 4 of M)
+var<workgroup> tileB: array<vec4f, 576>; // (32 of K, 64 / 4 of N), or transposed (64 of N, 32 / 4 of K)
 
 // Columns column … column + 3 of a stored row of `a`; zero outside rows × columns.
 fn a4(row: u32, column: u32, rows: u32, columns: u32) -> vec4f {
@@ -111,61 +113,53 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let n0 = group.x * 64;
   let tx = thread & 15;
   let ty = thread >> 4;
-  // Half of the threads fetch a, the others b, each a block of 4 × 4 with neighbours along the rows as
-  // they are stored; a block whose stored rows are not the deep axis is transposed on its way.
-  let block = thread & 127;
-  let deepAcross = (block & 7) * 4;
-  let wideAcross = (block >> 3) * 4;
-  let deepDown = (block >> 4) * 4;
-  let wideDown = (block & 15) * 4;
-
-  var sum0 = vec4f();
-  var sum1 = vec4f();
-  var sum2 = vec4f();
-  var sum3 = vec4f();
+  //#for i in 0..4
+  var sum$i = vec4f();
+  //#end
   for (var k0 = 0u; k0 < p.K; k0 += 32) {
-    if (thread < 128) {
+    for (var i = thread; i < 512; i += 256) {
 //#if TRANSPOSE_A
-      //#for i in 0..4
-      tileA[(deepDown + $i) * 16 + wideDown / 4] = a4(k0 + deepDown + $i, m0 + wideDown, p.K, p.M);
-      //#end
+      tileA[i] = a4(k0 + (i >> 4), m0 + (i & 15) * 4, p.K, p.M);
 //#else
-      let rows = transpose(mat4x4f(
-        //#for i in 0..4
-        a4(m0 + wideAcross + $i, k0 + deepAcross, p.M, p.K),
-        //#end
-      ));
-      //#for i in 0..4
-      tileA[(deepAcross + $i) * 16 + wideAcross / 4] = rows[$i];
-      //#end
+      tileA[(i >> 3) * 9 + (i & 7)] = a4(m0 + (i >> 3), k0 + (i & 7) * 4, p.M, p.K);
 //#end
-    } else {
 //#if TRANSPOSE_B
-      let rows = transpose(mat4x4f(
-        //#for i in 0..4
-        weight4(n0 + wideAcross + $i, k0 + deepAcross),
-        //#end
-      ));
-      //#for i in 0..4
-      tileB[(deepAcross + $i) * 16 + wideAcross / 4] = rows[$i];
-      //#end
+      // Row 4 · x + j lies at x + 16 · j, for the sake of the banks.
+      tileB[((i >> 5) + ((i >> 3) & 3) * 16) * 9 + (i & 7)] = weight4(n0 + (i >> 3), k0 + (i & 7) * 4);
 //#else
-      //#for i in 0..4
-      tileB[(deepDown + $i) * 16 + wideDown / 4] = weight4(k0 + deepDown + $i, n0 + wideDown);
-      //#end
+      tileB[i] = weight4(k0 + (i >> 4), n0 + (i & 15) * 4);
 //#end
     }
     workgroupBarrier();
-    for (var k = 0u; k < 32; k += 4) {
+    for (var k = 0u; k < 8; k++) {
+//#if TRANSPOSE_A
+      let a = transpose(mat4x4f(
+        //#for j in 0..4
+        tileA[(k * 4 + $j) * 16 + ty],
+        //#end
+      ));
+//#else
+      let a = mat4x4f(
+        //#for i in 0..4
+        tileA[(ty * 4 + $i) * 9 + k],
+        //#end
+      );
+//#end
+//#if TRANSPOSE_B
+      let b = transpose(mat4x4f(
+        //#for j in 0..4
+        tileB[(tx + 16 * $j) * 9 + k],
+        //#end
+      ));
+//#else
+      let b = mat4x4f(
+        //#for j in 0..4
+        tileB[(k * 4 + $j) * 16 + tx],
+        //#end
+      );
+//#end
       //#for i in 0..4
-      {
-        let x = tileA[(k + $i) * 16 + ty];
-        let y = tileB[(k + $i) * 16 + tx];
-        sum0 += x.x * y;
-        sum1 += x.y * y;
-        sum2 += x.z * y;
-        sum3 += x.w * y;
-      }
+      sum$i = multiplyAdd(sum$i, a[$i], b);
       //#end
     }
     workgroupBarrier();

@@ -6,8 +6,9 @@
 import { WhetError } from "../../errors.ts";
 import type * as K from "../../tensor/backend.ts";
 import { elementwise } from "./elementwise.ts";
-import { type Gpu, slice } from "./gpu.ts";
+import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
+import { slice } from "./slices.ts";
 
 /** Queries or keys of one workgroup, and elements of a head in one chunk. */
 const TILE = 32;

@@ -9,12 +9,13 @@ import type { DType, Matrix, PackedMatrix, Tensor, WeightFormat } from "../../te
 import * as attention from "./attention.ts";
 import * as elementwise from "./elementwise.ts";
 import * as embedding from "./embedding.ts";
-import { Gpu, type GpuOptions, slice } from "./gpu.ts";
+import { Gpu, type GpuOptions } from "./gpu.ts";
 import { WGSL } from "./kernels.gen.ts";
 import * as loss from "./loss.ts";
 import { matmul } from "./matmul.ts";
 import { allocate } from "./memory.ts";
 import * as normalization from "./normalization.ts";
+import { slice } from "./slices.ts";
 import { free, pack, unpack } from "./weights.ts";
 
 export type { GpuOptions } from "./gpu.ts";
@@ -109,8 +110,7 @@ class WebGpuBackend implements K.Backend {
   }
 
   stats(): K.BackendStats {
-    const { allocatedBytes, allocations, counts } = this.gpu;
-    return { allocatedBytes, allocations, ...counts };
+    return this.gpu.stats();
   }
 
   [Symbol.dispose](): void {

@@ -15,7 +15,7 @@ export interface Allocation {
   readonly bytes: number;
   /** False while it waits in the pool. */
   live: boolean;
-  /** The submission that used it last; the pending one if it equals {@linkcode BufferPool.serial}. */
+  /** Number of the submission that used it last. */
   used: number;
   /** Forgets the bind groups made with it. */
   readonly forget: (() => void)[];
@@ -23,6 +23,10 @@ export interface Allocation {
 
 /** Free buffers that so many submissions did without are given back to the device. */
 const PATIENCE = 256;
+/** When more than is in use lies idle, and this many bytes besides, a new buffer is made only after … */
+const IDLE_BYTES = 256 << 20;
+/** … those have been given back that so many submissions did without. */
+const LITTLE_PATIENCE = 4;
 
 /**
  * The size that a request is rounded up to, so that similar sizes share buffers: a multiple of 256 and
@@ -38,10 +42,9 @@ export function sizeClass(bytes: number): number {
 
 /** Buffers by size; the last freed is the first reused. */
 export class BufferPool {
-  /** Number of the submission that is being recorded. */
-  serial = 1;
   /** Bytes of live allocations, as taken from the device. */
   liveBytes = 0;
+  #idleBytes = 0;
   readonly #free = new Map<number, Allocation[]>();
   readonly #all = new Set<Allocation>();
   #ids = 0;
@@ -52,17 +55,31 @@ export class BufferPool {
    */
   constructor(readonly create: (bytes: number) => GPUBuffer, readonly limit: number) {}
 
-  /** Takes a buffer of at least so many bytes; `limit` has been checked by the caller. */
-  take(bytes: number): Allocation {
+  /**
+   * Takes a buffer.
+   *
+   * @param bytes How many are needed, at most `limit`.
+   * @param serial Number of the submission that is being recorded.
+   */
+  take(bytes: number, serial: number): Allocation {
     const size = Math.min(sizeClass(bytes), Math.floor(this.limit / 256) * 256);
     let allocation = this.#free.get(size)?.pop();
-    if (!allocation) {
-      const buffer = this.create(size);
-      allocation = { id: ++this.#ids, buffer, bytes: size, live: true, used: 0, forget: [] };
-      this.#all.add(allocation);
+    if (allocation) {
+      this.#idleBytes -= size;
+    } else {
+      if (this.#idleBytes > this.liveBytes + IDLE_BYTES) this.trim(serial, LITTLE_PATIENCE);
+      allocation = this.pin(size);
     }
     allocation.live = true;
     this.liveBytes += size;
+    return allocation;
+  }
+
+  /** Makes a buffer for as long as the device lives; it does not count as live. */
+  pin(size: number): Allocation {
+    const buffer = this.create(size);
+    const allocation = { id: ++this.#ids, buffer, bytes: size, live: true, used: 0, forget: [] };
+    this.#all.add(allocation);
     return allocation;
   }
 
@@ -70,19 +87,28 @@ export class BufferPool {
   release(allocation: Allocation): void {
     allocation.live = false;
     this.liveBytes -= allocation.bytes;
+    this.#idleBytes += allocation.bytes;
     const free = this.#free.get(allocation.bytes);
     if (free) free.push(allocation);
     else this.#free.set(allocation.bytes, [allocation]);
   }
 
-  /** Gives back what has been free for long; to be called between submissions. */
-  trim(patience = PATIENCE): void {
+  /**
+   * Gives back what has been free for long.
+   *
+   * @param serial Number of the submission that is being recorded.
+   * @param patience How many submissions it must have been without use, at least 1.
+   */
+  trim(serial: number, patience: number = PATIENCE): void {
     for (const [size, free] of this.#free) {
-      // The longest unused lie at the bottom.
-      let stale = 0;
-      while (stale < free.length && free[stale].used + patience < this.serial) stale++;
-      for (const allocation of free.splice(0, stale)) this.#destroy(allocation);
-      if (!free.length) this.#free.delete(size);
+      const kept = free.filter((allocation) => {
+        if (allocation.used + patience >= serial) return true;
+        this.#idleBytes -= size;
+        this.#destroy(allocation);
+        return false;
+      });
+      if (kept.length) this.#free.set(size, kept);
+      else this.#free.delete(size);
     }
   }
 
@@ -90,7 +116,7 @@ export class BufferPool {
   destroy(): void {
     for (const allocation of this.#all) this.#destroy(allocation);
     this.#free.clear();
-    this.liveBytes = 0;
+    this.liveBytes = this.#idleBytes = 0;
   }
 
   #destroy(allocation: Allocation): void {

@@ -6,8 +6,9 @@
  */
 import type * as K from "../../tensor/backend.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { type Bindings, type Gpu, slice } from "./gpu.ts";
+import type { Gpu } from "./gpu.ts";
 import type { Constants } from "./template.ts";
+import { type Bindings, slice } from "./slices.ts";
 
 /** Threads of an elementwise workgroup. */
 const THREADS = 256;

@@ -5,8 +5,9 @@
  */
 import type * as K from "../../tensor/backend.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { type Gpu, slice } from "./gpu.ts";
+import type { Gpu } from "./gpu.ts";
 import { rowRanges, rowSlice, weightParts } from "./weights.ts";
+import { slice } from "./slices.ts";
 
 /** out[t] = wte[tokens[t]] + wpe[positions[t]]; each part of wte serves the tokens that it holds. */
 export function embedding(gpu: Gpu, args: K.EmbeddingArgs): void {

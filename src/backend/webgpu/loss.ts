@@ -4,8 +4,9 @@
  * @module
  */
 import type * as K from "../../tensor/backend.ts";
-import { type Gpu, slice } from "./gpu.ts";
+import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
+import { slice } from "./slices.ts";
 
 /** Elements of one workgroup's first block, and workgroups at most, of a sum of squares. */
 const THREADS = 256;

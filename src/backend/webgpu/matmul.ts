@@ -7,9 +7,10 @@ import { WhetError } from "../../errors.ts";
 import type { MatmulArgs } from "../../tensor/backend.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { add, gelu, isSame } from "./elementwise.ts";
-import { type Gpu, slice } from "./gpu.ts";
+import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
 import { type Parts, rowRanges, rowSlice, weightParts } from "./weights.ts";
+import { slice } from "./slices.ts";
 
 /** Outputs of one workgroup along either axis. */
 const TILE = 64;

@@ -4,7 +4,8 @@
  * @module
  */
 import type * as K from "../../tensor/backend.ts";
-import { type Gpu, slice } from "./gpu.ts";
+import type { Gpu } from "./gpu.ts";
+import { slice } from "./slices.ts";
 
 /** Columns of one workgroup of a sum over rows. */
 const COLUMNS = 32;

@@ -5,6 +5,7 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
+import type { Faults } from "./faults.ts";
 import { type Constants, expand } from "./template.ts";
 
 /** A `var<storage>` of a kernel. */
@@ -42,23 +43,20 @@ const FIELD = /(\w+)\s*:\s*(u32|f32)/g;
 
 /** Compiles variants on first use and keeps them. */
 export class PipelineCache {
+  /** Pipelines made so far. */
+  created = 0;
   readonly #kernels = new Map<string, Kernel>();
 
   /**
    * @param device Where they run.
+   * @param faults Who hears of what goes wrong.
    * @param sources The files of `kernels/` by name.
-   * @param guard Runs the creation of a pipeline; turns what goes wrong into an error that carries `what`.
    */
   constructor(
     readonly device: GPUDevice,
+    readonly faults: Faults,
     readonly sources: Readonly<Record<string, string>>,
-    readonly guard: <T>(what: string, create: () => T) => T,
   ) {}
-
-  /** Every variant compiled so far. */
-  all(): Iterable<Kernel> {
-    return this.#kernels.values();
-  }
 
   /**
    * A compiled variant.
@@ -95,7 +93,8 @@ export class PipelineCache {
       throw new WhetError("backend", `kernels/${name}.wgsl: Params has more than ${PARAMS_BYTES / 4} fields`);
     }
     const { device } = this;
-    return this.guard(`compiling kernel ${label}`, () => {
+    this.created++;
+    return this.faults.guard(["internal", "validation"], `compiling kernel ${label}`, () => {
       const layout = device.createBindGroupLayout({
         label,
         entries: [

@@ -6,8 +6,9 @@
 import { WhetError } from "../../errors.ts";
 import { type Matrix, PackedMatrix, Tensor, type WeightFormat } from "../../tensor/tensor.ts";
 import type { Allocation } from "./buffers.ts";
-import { type Bindings, type Gpu, type Slice, slice } from "./gpu.ts";
+import type { Gpu } from "./gpu.ts";
 import { GROUP, layoutOf, packRows } from "./packing.ts";
+import { type Bindings, type Slice, slice } from "./slices.ts";
 
 /** Some rows of a matrix, small enough for one binding. */
 export interface Part extends Range {
@@ -173,6 +174,7 @@ export async function unpack(gpu: Gpu, matrix: PackedMatrix): Promise<Float32Arr
 
 /** Gives a tensor's or packed weight's memory back. */
 export function free(gpu: Gpu, matrix: Matrix): void {
+  if (gpu.disposed) return;
   const allocations = matrix instanceof Tensor
     ? [matrix.memory as Allocation]
     : (matrix.memory as PackedMemory).allocations;

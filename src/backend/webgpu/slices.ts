@@ -1,0 +1,158 @@
+/**
+ * Stretches of device memory, and the bind groups that hand them to kernels.
+ *
+ * @module
+ */
+import { WhetError } from "../../errors.ts";
+import { SLICE_ALIGNMENT, type Tensor } from "../../tensor/tensor.ts";
+import type { Allocation } from "./buffers.ts";
+import { describe, type Faults, mebibytes, type Params } from "./faults.ts";
+import { type Kernel, PARAMS_BYTES } from "./pipelines.ts";
+
+/** A stretch of an allocation, in bytes. */
+export interface Slice {
+  /** What it is a part of. */
+  readonly allocation: Allocation;
+  /** Where it begins; a multiple of 256. */
+  readonly offset: number;
+  /** How long it is. */
+  readonly bytes: number;
+}
+
+/** What a call binds, by the names in the WGSL; what is absent, the kernel does not touch. */
+export type Bindings = Readonly<Record<string, Slice | undefined>>;
+
+/** Bind groups kept at most; beyond, all are made afresh. */
+const MAX_GROUPS = 1 << 14;
+
+/**
+ * The stretch of memory under a tensor or part of it.
+ *
+ * @param tensor Whose memory.
+ * @param first Index of the first element wanted.
+ * @param length How many elements.
+ * @throws {WhetError} `backend` if the memory was freed, is another backend's, or ends before.
+ */
+export function slice(tensor: Tensor, first = 0, length: number = tensor.length - first): Slice {
+  const allocation = tensor.memory as Allocation;
+  const offset = (tensor.offset + first) * 4;
+  const what = `a tensor [${tensor.shape}] at ${tensor.offset}`;
+  if (!allocation?.live) throw new WhetError("backend", `${what} is used, but not in this device's memory`);
+  if ((tensor.offset + first) % SLICE_ALIGNMENT) {
+    throw new WhetError("backend", `${what} is bound at ${tensor.offset + first}, no multiple of 64`);
+  }
+  if (offset + length * 4 > allocation.bytes) throw new WhetError("backend", `${what} exceeds its memory`);
+  return { allocation, offset, bytes: length * 4 };
+}
+
+/** What a kernel binds, in the order of its bindings. */
+export interface Resolved {
+  /** A stretch for each binding. */
+  readonly slices: readonly Slice[];
+  /** Which of them share a buffer that is written to. */
+  readonly shared: readonly boolean[];
+}
+
+/** Bind groups by kernel and memory, made once. */
+export class BindGroups {
+  /** Bind groups made so far. */
+  created = 0;
+  #held = 0;
+  readonly #kernels = new Set<Kernel>();
+
+  /**
+   * @param device Where they are made.
+   * @param faults Who hears of what goes wrong.
+   * @param uniforms Where parameters lie.
+   * @param limit Bytes of one binding at most.
+   * @param nothing Stands in for what a kernel reads and a call does not bind.
+   * @param sink Stands in for what a kernel writes and a call does not bind.
+   */
+  constructor(
+    readonly device: GPUDevice,
+    readonly faults: Faults,
+    readonly uniforms: GPUBuffer,
+    readonly limit: number,
+    readonly nothing: Allocation,
+    readonly sink: Allocation,
+  ) {}
+
+  /**
+   * Finds what each of a kernel's bindings is.
+   *
+   * @throws {WhetError} `resource` if one is too large; `backend` if an output overlaps something else.
+   */
+  resolve(kernel: Kernel, bindings: Bindings, params: Params): Resolved {
+    const slices = kernel.bindings.map(({ name, writes }): Slice => {
+      const given = bindings[name];
+      if (!given) return { allocation: writes ? this.sink : this.nothing, offset: 0, bytes: 256 };
+      if (given.bytes <= this.limit) return given;
+      throw new WhetError(
+        "resource",
+        `${describe(kernel.name, params)}: ${name} has ${mebibytes(given.bytes)}, but this GPU lets a ` +
+          `kernel see ${mebibytes(this.limit)} at once; take a smaller batch or sequence length`,
+      );
+    });
+    const shared = slices.map((a, i) =>
+      slices.some((b, j) => {
+        if (i === j || a.allocation !== b.allocation) return false;
+        if (!kernel.bindings[i].writes && !kernel.bindings[j].writes) return false;
+        const apart = a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset;
+        if (apart || a.allocation === this.sink) return true;
+        const names = `${kernel.bindings[i].name} and ${kernel.bindings[j].name}`;
+        throw new WhetError(
+          "backend",
+          `${describe(kernel.name, params)}: ${names} overlap in memory, and one is written to`,
+        );
+      })
+    );
+    return { slices, shared };
+  }
+
+  /** The bind group for a kernel (the variant that may share what is shared) and its memory. */
+  get(kernel: Kernel, { slices, shared }: Resolved): GPUBindGroup {
+    // Bound to the end of the buffer, a group serves every length; only a buffer that is also bound for
+    // writing is bound exactly, for writable ranges must not overlap.
+    const sizes = slices.map(({ allocation, offset, bytes }, i) =>
+      shared[i] ? Math.max(bytes, 4) : Math.min(allocation.bytes - offset, this.limit)
+    );
+    let key = "";
+    slices.forEach(({ allocation, offset }, i) => {
+      key += shared[i] ? `${allocation.id}+${offset}:${sizes[i]} ` : `${allocation.id}+${offset} `;
+    });
+    const known = kernel.groups.get(key);
+    if (known) return known;
+    if (this.#held >= MAX_GROUPS) this.#forgetAll();
+    const entries = slices.map(({ allocation, offset }, i) => ({
+      binding: kernel.bindings[i].index,
+      resource: { buffer: allocation.buffer, offset, size: sizes[i] },
+    }));
+    const parameters = { buffer: this.uniforms, offset: 0, size: PARAMS_BYTES };
+    const group = this.faults.guard(
+      ["validation"],
+      `binding memory to kernel ${kernel.name}`,
+      () =>
+        this.device.createBindGroup({
+          label: kernel.name,
+          layout: kernel.layout,
+          entries: [{ binding: 0, resource: parameters }, ...entries],
+        }),
+    );
+    kernel.groups.set(key, group);
+    this.#kernels.add(kernel);
+    this.#held++;
+    this.created++;
+    const forget = () => {
+      if (kernel.groups.delete(key)) this.#held--;
+    };
+    for (const { allocation } of slices) {
+      if (allocation !== this.sink && allocation !== this.nothing) allocation.forget.push(forget);
+    }
+    return group;
+  }
+
+  #forgetAll(): void {
+    for (const kernel of this.#kernels) kernel.groups.clear();
+    this.#held = 0;
+  }
+}
