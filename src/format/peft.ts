@@ -8,10 +8,12 @@
 
 import { WhetError } from "../errors.ts";
 import { writeDirectory } from "./files.ts";
-import { formatAdapterConfig, parseAdapterConfig } from "./peft_config.ts";
+import { type AdapterConfig, formatAdapterConfig, parseAdapterConfig } from "./peft_config.ts";
 import { patternValue } from "./peft_pattern.ts";
 import type { Repository } from "./repository.ts";
 import { Safetensors, safetensorsContent, type TensorToWrite } from "./safetensors.ts";
+
+export type { AdapterConfig };
 
 /** The file that says how the adapter is to be applied. */
 export const ADAPTER_CONFIG = "adapter_config.json";
@@ -22,26 +24,6 @@ const PICKLE = "adapter_model.bin";
 const PREFIX = "base_model.model.";
 /** The longest module path that makes sense; matching patterns against longer ones could take forever. */
 const LONGEST_PATH = 128;
-
-/** An adapter's settings, with PEFT's defaults filled in. */
-export interface AdapterConfig {
-  /** R, the rank of modules that no pattern names. */
-  readonly rank: number;
-  /** Alpha of modules that no pattern names. */
-  readonly alpha: number;
-  /** Share of the adapter's inputs dropped in training. */
-  readonly dropout: number;
-  /** Names of the modules that it adapts, by their ends; a string is a regular expression, or `all-linear`. */
-  readonly targets: readonly string[] | string;
-  /** Whether the scaling is alpha / sqrt(R) rather than alpha / R. */
-  readonly rsLora: boolean;
-  /** Ranks of modules that differ, by name or pattern. */
-  readonly rankPattern: Readonly<Record<string, number>>;
-  /** Alphas of modules that differ, by name or pattern. */
-  readonly alphaPattern: Readonly<Record<string, number>>;
-  /** What it was made for, as a name for people; null if not told. */
-  readonly baseModel: string | null;
-}
 
 /** One adapted module's matrices: its weight W (out, in) becomes W + scaling · B A. */
 export interface AdapterModule {

@@ -6,8 +6,27 @@
 
 import { WhetError } from "../errors.ts";
 import { parseJsonObject } from "./json.ts";
-import type { AdapterConfig } from "./peft.ts";
 import { checkPatterns } from "./peft_pattern.ts";
+
+/** An adapter's settings, with PEFT's defaults filled in. */
+export interface AdapterConfig {
+  /** R, the rank of modules that no pattern names. */
+  readonly rank: number;
+  /** Alpha of modules that no pattern names. */
+  readonly alpha: number;
+  /** Share of the adapter's inputs dropped in training. */
+  readonly dropout: number;
+  /** Names of the modules that it adapts, by their ends; a string is a regular expression, or `all-linear`. */
+  readonly targets: readonly string[] | string;
+  /** Whether the scaling is alpha / sqrt(R) rather than alpha / R. */
+  readonly rsLora: boolean;
+  /** Ranks of modules that differ, by name or pattern. */
+  readonly rankPattern: Readonly<Record<string, number>>;
+  /** Alphas of modules that differ, by name or pattern. */
+  readonly alphaPattern: Readonly<Record<string, number>>;
+  /** What it was made for, as a name for people; null if not told. */
+  readonly baseModel: string | null;
+}
 
 /** Fields that are read here, or that change nothing in what a finished adapter does. */
 const KNOWN = new Set([
