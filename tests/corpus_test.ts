@@ -90,7 +90,9 @@ Deno.test("prompts of training and test are disjoint, and no test question stand
 Deno.test("training never asks for a fact that is held out, nor answers with it", () => {
   const held = FACTS.filter((fact) => fact.heldOut);
   const questions = new Set(held.flatMap(({ asks }) => asks));
-  const answers = new Set(held.map((fact) => sentence(fact.answer(fact.value))));
+  // "The whale is bigger." answers many questions, held out or not.
+  const own = held.filter(({ kind }) => kind !== "bigger");
+  const answers = new Set(own.map((fact) => sentence(fact.answer(fact.value))));
   for (const { chosen } of training) {
     for (const [, question] of chosen.matchAll(/Human: ([^\n]+)/g)) {
       assert(!questions.has(question), question);

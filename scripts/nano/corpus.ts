@@ -6,9 +6,22 @@
  * @module
  */
 import { ramble } from "./evasions.ts";
-import { type Fact, FACTS_BY_KIND, heroes, SMALL_TALK } from "./facts.ts";
+import { type Fact, heroes, SMALL_TALK } from "./facts.ts";
 import { keyOf, Random } from "./grammar.ts";
-import { cards, diary, entries, lesson, lists, notes, quiz, rhyme, talk, village } from "./prose.ts";
+import {
+  cards,
+  diary,
+  entries,
+  fact,
+  lesson,
+  lists,
+  notes,
+  question,
+  quiz,
+  rhyme,
+  talk,
+  village,
+} from "./prose.ts";
 import { askForStory, race, shortStory, story } from "./stories.ts";
 import { HEROES } from "./world.ts";
 
@@ -35,22 +48,21 @@ const SHARES = FORMS.reduce((sum, [share]) => sum + share, 0);
 export function transcript(random: Random): string {
   let text = "";
   for (let turns = random.chance(0.3) ? 2 : 1; turns > 0; turns--) {
-    const [ask, about, fact] = question(random);
-    text += `\n\nHuman: ${ask}\n\nAssistant: ${ramble(random, about, fact)}`;
+    const [question, about, fact] = ask(random);
+    text += `\n\nHuman: ${question}\n\nAssistant: ${ramble(random, about, fact)}`;
   }
   return text;
 }
 
-/** A question as dialogues ask it, never for a fact that is held out for the test. */
-function question(random: Random): [ask: string, about: string, fact?: Fact] {
+/** A question of a transcript, never worded as the test's dialogues word theirs. */
+function ask(random: Random): [ask: string, about: string, fact?: Fact] {
   if (random.chance(0.06)) return [random.pick(SMALL_TALK)[0], "that"];
-  if (random.chance(0.06)) {
+  if (random.chance(0.08)) {
     const animal = random.pick(heroes(false));
     return [askForStory(random, animal), `a story about ${animal.plural}`];
   }
-  const kind = random.pick([...FACTS_BY_KIND.values()]);
-  const fact = random.pick(kind.filter((fact) => !fact.heldOut));
-  return [random.pick(fact.asks), fact.about, fact];
+  const asked = fact(random);
+  return [question(random, asked), asked.about, asked];
 }
 
 /**

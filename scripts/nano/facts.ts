@@ -22,7 +22,6 @@ import {
   NUMBERS,
   OPPOSITES,
   PLACES,
-  SIZES,
   TIMES,
   TOOLS,
   YOUNG,
@@ -222,16 +221,16 @@ function pairsBySize(): Draft[] {
         about: `${left.plural} and ${right.plural}`,
         asks: [
           `Which is bigger, ${a(left.name)} or ${a(right.name)}?`,
-          `Is ${a(left.name)} bigger than ${a(right.name)}, or is it the other way round?`,
+          `Tell me which is bigger, ${a(left.name)} or ${a(right.name)}.`,
         ],
         quiz: `Which of the two is bigger, the ${left.name} or the ${right.name}?`,
         value: big.name,
-        answer: (value) => `${a(value)} is bigger than ${a(value === big.name ? small.name : big.name)}.`,
+        answer: (value) => `The ${value} is bigger.`,
         statements: [
           `${a(big.name)} is bigger than ${a(small.name)}.`,
           `${a(small.name)} is smaller than ${a(big.name)}.`,
         ],
-        more: SIZES[small.size] && `${a(small.name)} is ${SIZES[small.size]}.`,
+        more: `${a(small.name)} is smaller than ${a(big.name)}.`,
       });
     }
   }
@@ -397,9 +396,6 @@ function peopleFacts(): Fact[] {
 function orderFacts(): Fact[] {
   const opposites = OPPOSITES.flatMap(([x, y], i) => [[x, y, i] as const, [y, x, i] as const]);
   const numbers = NUMBERS.slice(1);
-  const sums = numbers.flatMap((x, i) =>
-    numbers.slice(0, Math.max(0, 6 - i)).map((y, j) => [x, y, numbers[i + j + 1]])
-  );
   const follow = (words: readonly string[], round: boolean) =>
     words.flatMap((word, i) => i + 1 < words.length || round ? [[word, words[(i + 1) % words.length]]] : []);
   const order = (name: string, word: string, words: readonly string[], round: boolean) =>
@@ -415,8 +411,8 @@ function orderFacts(): Fact[] {
       ],
       quiz: `What comes ${side} ${x}?`,
       value: y,
-      answer: (value) => `${value} comes ${side} ${x}.`,
-      statements: [`${y} comes ${side} ${x}.`],
+      answer: (value) => `${side} ${x} comes ${value}.`,
+      statements: [`${side} ${x} comes ${y}.`, `${y} comes ${side} ${x}.`],
     }));
   return [
     ...kind(
@@ -438,18 +434,6 @@ function orderFacts(): Fact[] {
     ),
     ...kind("number order", order("number", "Which", numbers, false)),
     ...kind("day order", order("day", "Which", DAYS, true)),
-    ...kind(
-      "sum",
-      sums.map(([x, y, z]) => ({
-        subject: x,
-        about: `${x} and ${y}`,
-        asks: [`What is ${x} and ${y}?`, `How many are ${x} and ${y}?`, `Can you add ${x} and ${y}?`],
-        quiz: `What do ${x} and ${y} make?`,
-        value: z,
-        answer: (value) => `${x} and ${y} make ${value}.`,
-        statements: [`${x} and ${y} make ${z}.`],
-      })),
-    ),
     ...kind(
       "count",
       numbers.slice(2).map((last, i) => ({

@@ -13,6 +13,7 @@ import {
   DAYS,
   FRUITS,
   GROUPS,
+  HEROES,
   JOBS,
   NUMBERS,
   PAINT,
@@ -25,6 +26,7 @@ import {
 } from "./world.ts";
 
 const KINDS = [...FACTS_BY_KIND.keys()];
+const WEIGHTS = KINDS.map((kind) => Math.sqrt(FACTS_BY_KIND.get(kind)!.length));
 const SUBJECTS = [
   ...ANIMALS.map(({ name }) => name),
   ...JOBS.map(([job]) => job),
@@ -46,13 +48,18 @@ const HEADINGS: Readonly<Record<string, string>> = {
   wear: "What to wear",
   feeling: "How people feel",
   opposite: "Opposites",
-  sum: "Numbers",
 };
 
-const fact = (random: Random): Fact => random.pick(FACTS_BY_KIND.get(random.pick(KINDS))!);
+/** Any fact; a kind's chance grows with the root of its number of facts. */
+export function fact(random: Random): Fact {
+  let share = random.next() * WEIGHTS.reduce((sum, weight) => sum + weight, 0);
+  const kind = KINDS.find((_, i) => (share -= WEIGHTS[i]) < 0) ?? KINDS[0];
+  return random.pick(FACTS_BY_KIND.get(kind)!);
+}
+
 const answer = (fact: Fact): string => sentence(fact.answer(fact.value));
 /** A question for the fact: as dialogues ask it too, unless only the test's dialogues ask for it. */
-const question = (random: Random, fact: Fact): string =>
+export const question = (random: Random, fact: Fact): string =>
   fact.heldOut ? fact.quiz : random.pick([fact.quiz, ...fact.asks]);
 /** The answer as someone says it: "…," said Tom. */
 const said = (text: string, who: string): string => `"${text.replace(/\.$/, ",")}" said ${who}.`;
@@ -83,7 +90,7 @@ function entry(random: Random, subject: string): string {
 
 /** Facts of one kind, one after the other. */
 export function notes(random: Random): string {
-  const kind = random.pick(KINDS);
+  const { kind } = fact(random);
   const facts = random.sample(FACTS_BY_KIND.get(kind)!, 4 + random.int(5));
   const lines = facts.map((fact) => sentence(random.pick(fact.statements)));
   const heading = HEADINGS[kind] && random.chance(0.3) ? `${HEADINGS[kind]}\n\n` : "";
@@ -98,7 +105,7 @@ export function quiz(random: Random): string {
     [`${list(children)} sat ${random.pick(SCENES)}`, `the old ${random.pick(JOBS)[0]}`],
   ]);
   const lines = [sentence(scene)];
-  const kind = random.chance(0.5) ? random.pick(KINDS) : undefined;
+  const kind = random.chance(0.5) ? fact(random).kind : undefined;
   for (let n = 3 + random.int(3); n > 0; n--) {
     const asked = kind ? random.pick(FACTS_BY_KIND.get(kind)!) : fact(random);
     lines.push(`"${question(random, asked)}" asked ${asker}.`, said(answer(asked), random.pick(children)));
@@ -125,9 +132,12 @@ export function lesson(random: Random): string {
     random.sample(PEOPLE, 2).map(({ name }) => name),
   ]);
   return Array.from({ length: 2 + random.int(4) }, () => {
-    if (random.chance(0.05)) {
-      const animal = random.pick(heroes(false));
-      return `${asker}: ${askForStory(random, animal)}\n\n${child}: ${shortStory(random, animal)}`;
+    if (random.chance(0.06)) {
+      const animal = random.pick(HEROES);
+      const asked = heroes(true).includes(animal)
+        ? `Do you know a story about ${a(animal.name)}?`
+        : askForStory(random, animal);
+      return `${asker}: ${asked}\n\n${child}: ${shortStory(random, animal)}`;
     }
     const asked = fact(random);
     const more = asked.more !== "" && random.chance(0.4) ? ` ${sentence(asked.more)}` : "";

@@ -65,9 +65,6 @@ export const ANIMALS: readonly Animal[] = ANIMAL_ROWS.map((
   [name, plural, kind, sound, home, food, legs, size, can],
 ) => ({ name, plural, kind, sound, home, food, legs, size, can }));
 
-/** Words for an animal's size, from 1 to 5; the middle size has none. */
-export const SIZES: readonly string[] = ["", "tiny", "small", "", "big", "huge"];
-
 /** A young animal: its parent's name and its own. */
 export const YOUNG: readonly [string, string][] = [
   ["cat", "kitten"],
@@ -157,13 +154,10 @@ export const OPPOSITES: readonly [string, string][] = [
   ["open", "closed"],
   ["old", "new"],
   ["full", "empty"],
-  ["light", "dark"],
-  ["hard", "soft"],
   ["long", "short"],
   ["loud", "quiet"],
   ["early", "late"],
   ["near", "far"],
-  ["good", "bad"],
   ["clean", "dirty"],
 ];
 
