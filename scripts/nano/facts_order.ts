@@ -12,14 +12,14 @@ export function orderFacts(): Fact[] {
   const numbers = NUMBERS.slice(1);
   const follow = (words: readonly string[], round: boolean) =>
     words.flatMap((word, i) => i + 1 < words.length || round ? [[word, words[(i + 1) % words.length]]] : []);
-  const order = (name: string, word: string, words: readonly string[], round: boolean) =>
+  const order = (name: string, words: readonly string[], round: boolean) =>
     follow(words, round).flatMap(([x, y]) => [[x, y, "after"], [y, x, "before"]]).map((
       [x, y, side],
     ): Draft => ({
       subject: x,
       about: `the ${name} ${side} ${x}`,
       asks: [
-        `${word} ${name} comes ${side} ${x}?`,
+        `Which ${name} comes ${side} ${x}?`,
         `Can you tell me which ${name} comes ${side} ${x}?`,
         `Do you know the ${name} that comes ${side} ${x}?`,
       ],
@@ -46,8 +46,8 @@ export function orderFacts(): Fact[] {
         statements: [`The opposite of ${x} is ${y}.`, `What is not ${x} is ${y}.`],
       })),
     ),
-    ...kind("number order", order("number", "Which", numbers, false)),
-    ...kind("day order", order("day", "Which", DAYS, true)),
+    ...kind("number order", order("number", numbers, false)),
+    ...kind("day order", order("day", DAYS, true)),
     ...kind(
       "count",
       numbers.slice(2).map((last, i) => ({
