@@ -5,20 +5,26 @@
  * @module
  */
 
-/** A stretch of device memory that holds one tensor or one part of a packed weight. */
-export interface Allocation {
+/** A buffer of the pool. */
+export interface Block {
   /** Number that no other buffer of this device had or will have. */
   readonly id: number;
   /** The memory. */
   readonly buffer: GPUBuffer;
   /** How much of it there is; a multiple of 256. */
   readonly bytes: number;
-  /** False while it waits in the pool. */
-  live: boolean;
   /** Number of the submission that used it last. */
   used: number;
   /** Forgets the bind groups made with it. */
   readonly forget: (() => void)[];
+}
+
+/** A buffer while it holds one tensor or one part of a packed weight. */
+export interface Allocation {
+  /** The buffer, which others will hold later. */
+  readonly block: Block;
+  /** Whether it does so still. */
+  live: boolean;
 }
 
 /** Free buffers that so many submissions did without are given back to the device. */
@@ -40,13 +46,17 @@ export function sizeClass(bytes: number): number {
   return Math.max(256, Math.ceil(bytes / step) * step);
 }
 
-/** Buffers by size; the last freed is the first reused. */
+/**
+ * Buffers by size; of those that are free, the oldest is the first reused. So what a step gets depends on
+ * which are free alone, not on the order they were freed in, and the next step gets the same.
+ */
 export class BufferPool {
   /** Bytes of live allocations, as taken from the device. */
   liveBytes = 0;
   #idleBytes = 0;
-  readonly #free = new Map<number, Allocation[]>();
-  readonly #all = new Set<Allocation>();
+  /** By size, the oldest last. */
+  readonly #free = new Map<number, Block[]>();
+  readonly #all = new Set<Block>();
   #ids = 0;
 
   /**
@@ -63,34 +73,39 @@ export class BufferPool {
    */
   take(bytes: number, serial: number): Allocation {
     const size = Math.min(sizeClass(bytes), Math.floor(this.limit / 256) * 256);
-    let allocation = this.#free.get(size)?.pop();
-    if (allocation) {
+    let block = this.#free.get(size)?.pop();
+    if (block) {
       this.#idleBytes -= size;
     } else {
       if (this.#idleBytes > this.liveBytes + IDLE_BYTES) this.trim(serial, LITTLE_PATIENCE);
-      allocation = this.pin(size);
+      block = this.pin(size);
     }
-    allocation.live = true;
     this.liveBytes += size;
-    return allocation;
+    return { block, live: true };
   }
 
   /** Makes a buffer for as long as the device lives; it does not count as live. */
-  pin(size: number): Allocation {
-    const buffer = this.create(size);
-    const allocation = { id: ++this.#ids, buffer, bytes: size, live: true, used: 0, forget: [] };
-    this.#all.add(allocation);
-    return allocation;
+  pin(size: number): Block {
+    const block = { id: ++this.#ids, buffer: this.create(size), bytes: size, used: 0, forget: [] };
+    this.#all.add(block);
+    return block;
   }
 
   /** Puts a buffer back for reuse. */
   release(allocation: Allocation): void {
+    const { block } = allocation;
     allocation.live = false;
-    this.liveBytes -= allocation.bytes;
-    this.#idleBytes += allocation.bytes;
-    const free = this.#free.get(allocation.bytes);
-    if (free) free.push(allocation);
-    else this.#free.set(allocation.bytes, [allocation]);
+    this.liveBytes -= block.bytes;
+    this.#idleBytes += block.bytes;
+    const free = this.#free.get(block.bytes);
+    if (!free) return void this.#free.set(block.bytes, [block]);
+    let low = 0, high = free.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (free[middle].id > block.id) low = middle + 1;
+      else high = middle;
+    }
+    free.splice(low, 0, block);
   }
 
   /**
@@ -101,10 +116,10 @@ export class BufferPool {
    */
   trim(serial: number, patience: number = PATIENCE): void {
     for (const [size, free] of this.#free) {
-      const kept = free.filter((allocation) => {
-        if (allocation.used + patience >= serial) return true;
+      const kept = free.filter((block) => {
+        if (block.used + patience >= serial) return true;
         this.#idleBytes -= size;
-        this.#destroy(allocation);
+        this.#destroy(block);
         return false;
       });
       if (kept.length) this.#free.set(size, kept);
@@ -114,16 +129,15 @@ export class BufferPool {
 
   /** Gives back everything. */
   destroy(): void {
-    for (const allocation of this.#all) this.#destroy(allocation);
+    for (const block of this.#all) this.#destroy(block);
     this.#free.clear();
     this.liveBytes = this.#idleBytes = 0;
   }
 
-  #destroy(allocation: Allocation): void {
-    for (const forget of allocation.forget) forget();
-    allocation.forget.length = 0;
-    allocation.live = false;
-    allocation.buffer.destroy();
-    this.#all.delete(allocation);
+  #destroy(block: Block): void {
+    for (const forget of block.forget) forget();
+    block.forget.length = 0;
+    block.buffer.destroy();
+    this.#all.delete(block);
   }
 }

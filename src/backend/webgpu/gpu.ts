@@ -6,7 +6,7 @@
  */
 import { WhetError } from "../../errors.ts";
 import type { BackendStats } from "../../tensor/backend.ts";
-import { type Allocation, BufferPool } from "./buffers.ts";
+import { type Allocation, type Block, BufferPool } from "./buffers.ts";
 import { describe, describeAll, Faults, mebibytes, oneLine, type Params } from "./faults.ts";
 import { type Kernel, PARAMS_BYTES, PipelineCache } from "./pipelines.ts";
 import { BindGroups, type Bindings, type Slice } from "./slices.ts";
@@ -95,9 +95,7 @@ export class Gpu implements Disposable {
     // A binding of PARAMS_BYTES may begin at the last of the parameters.
     const parameters = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
     this.#uniforms = this.#createBuffer(UNIFORM_BYTES + PARAMS_BYTES, parameters);
-    const [nothing, sink] = [256, 256].map((bytes) =>
-      new BufferPool(this.#pool.create, bytes).take(bytes, 0)
-    );
+    const [nothing, sink] = [this.#pool.pin(256), this.#pool.pin(256)];
     const { maxBindingBytes } = this;
     this.#groups = new BindGroups(device, this.#faults, this.#uniforms, maxBindingBytes, nothing, sink);
   }
@@ -146,15 +144,15 @@ export class Gpu implements Disposable {
   }
 
   /** Overwrites memory, after everything that was recorded before. */
-  write({ allocation, offset }: Slice, data: Float32Array | Uint32Array): void {
+  write({ block, offset }: Slice, data: Float32Array | Uint32Array): void {
     this.#faults.check();
     if (!data.length) return;
-    if (allocation.used === this.#serial) {
+    if (block.used === this.#serial) {
       // `writeBuffer` would overtake the recorded commands that still need the old content.
-      if (data.byteLength <= STAGING_BYTES - this.#stagingBytes) return this.#stage(allocation, offset, data);
+      if (data.byteLength <= STAGING_BYTES - this.#stagingBytes) return this.#stage(block, offset, data);
       this.flush();
     }
-    this.device.queue.writeBuffer(allocation.buffer, offset, data as Uint32Array<ArrayBuffer>);
+    this.device.queue.writeBuffer(block.buffer, offset, data as Uint32Array<ArrayBuffer>);
     this.#uploadedBytes += data.byteLength;
     if (this.#uploadedBytes < UPLOAD_BYTES) return;
     this.device.queue.submit([]);
@@ -163,7 +161,7 @@ export class Gpu implements Disposable {
   }
 
   /** Writes by a copy among the recorded commands. */
-  #stage({ buffer }: Allocation, offset: number, data: Float32Array | Uint32Array): void {
+  #stage({ buffer }: Block, offset: number, data: Float32Array | Uint32Array): void {
     this.#staging ??= this.#createBuffer(STAGING_BYTES, GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST);
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     this.#stagingData.set(bytes, this.#stagingBytes);
@@ -172,16 +170,17 @@ export class Gpu implements Disposable {
   }
 
   /** The content of memory once all that was recorded before is done. */
-  async read({ allocation, offset, bytes }: Slice): Promise<Float32Array> {
+  async read({ block, offset, bytes }: Slice): Promise<Float32Array> {
     this.#faults.check();
     this.#readbacks++;
     if (!bytes) return new Float32Array();
     const reader = this.#readers.take(bytes, this.#serial);
-    this.#copies().copyBufferToBuffer(allocation.buffer, offset, reader.buffer, 0, bytes);
-    allocation.used = reader.used = this.#serial;
+    const { buffer } = reader.block;
+    this.#copies().copyBufferToBuffer(block.buffer, offset, buffer, 0, bytes);
+    block.used = reader.block.used = this.#serial;
     this.flush();
     try {
-      await reader.buffer.mapAsync(GPUMapMode.READ, 0, bytes);
+      await buffer.mapAsync(GPUMapMode.READ, 0, bytes);
     } catch (error) {
       await this.#faults.settled();
       this.#faults.check();
@@ -189,8 +188,8 @@ export class Gpu implements Disposable {
     }
     await this.#faults.settled();
     this.#faults.check();
-    const content = new Float32Array(reader.buffer.getMappedRange(0, bytes).slice(0));
-    reader.buffer.unmap();
+    const content = new Float32Array(buffer.getMappedRange(0, bytes).slice(0));
+    buffer.unmap();
     this.#readers.release(reader);
     return content;
   }
@@ -236,7 +235,7 @@ export class Gpu implements Disposable {
     if (shared.length) kernel = this.#pipelines.get(name, constants, shared.map(({ name }) => name));
     const at = this.#writeParams(kernel, params); // may flush, so comes first
     const group = this.#groups.get(kernel, resolved);
-    for (const { allocation } of resolved.slices) allocation.used = this.#serial;
+    for (const { block } of resolved.slices) block.used = this.#serial;
     this.#encoder ??= this.device.createCommandEncoder();
     this.#pass ??= this.#encoder.beginComputePass();
     if (this.#kernel !== kernel) this.#pass.setPipeline((this.#kernel = kernel).pipeline);

@@ -26,9 +26,9 @@ export function crossEntropy(gpu: Gpu, { logits, targets, loss, gradientScale }:
 /** out[0] = Σ x², or that added to it: partial sums, then their sum, in an order that never changes. */
 export function sumOfSquares(gpu: Gpu, { x, out, accumulate }: K.SumOfSquaresArgs): void {
   const step = gpu.maxBindingBytes / 4;
-  const stretches = Math.ceil(x.length / step);
   const groups = (length: number) => Math.min(MAX_GROUPS, Math.ceil(length / (THREADS * 4)));
-  temporary(gpu, [Math.max(1, stretches * MAX_GROUPS)], (partials) => {
+  const count = Math.floor(x.length / step) * groups(step) + groups(x.length % step);
+  temporary(gpu, [count], (partials) => {
     let first = 0;
     for (let at = 0; at < x.length; at += step) {
       const length = Math.min(step, x.length - at);

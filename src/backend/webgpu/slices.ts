@@ -5,14 +5,14 @@
  */
 import { WhetError } from "../../errors.ts";
 import { SLICE_ALIGNMENT, type Tensor } from "../../tensor/tensor.ts";
-import type { Allocation } from "./buffers.ts";
+import type { Allocation, Block } from "./buffers.ts";
 import { describe, type Faults, mebibytes, type Params } from "./faults.ts";
 import { type Kernel, PARAMS_BYTES } from "./pipelines.ts";
 
-/** A stretch of an allocation, in bytes. */
+/** A stretch of a buffer, in bytes. */
 export interface Slice {
   /** What it is a part of. */
-  readonly allocation: Allocation;
+  readonly block: Block;
   /** Where it begins; a multiple of 256. */
   readonly offset: number;
   /** How long it is. */
@@ -41,8 +41,9 @@ export function slice(tensor: Tensor, first = 0, length: number = tensor.length 
   if ((tensor.offset + first) % SLICE_ALIGNMENT) {
     throw new WhetError("backend", `${what} is bound at ${tensor.offset + first}, no multiple of 64`);
   }
-  if (offset + length * 4 > allocation.bytes) throw new WhetError("backend", `${what} exceeds its memory`);
-  return { allocation, offset, bytes: length * 4 };
+  const { block } = allocation;
+  if (offset + length * 4 > block.bytes) throw new WhetError("backend", `${what} exceeds its memory`);
+  return { block, offset, bytes: length * 4 };
 }
 
 /** What a kernel binds, in the order of its bindings. */
@@ -73,8 +74,8 @@ export class BindGroups {
     readonly faults: Faults,
     readonly uniforms: GPUBuffer,
     readonly limit: number,
-    readonly nothing: Allocation,
-    readonly sink: Allocation,
+    readonly nothing: Block,
+    readonly sink: Block,
   ) {}
 
   /**
@@ -85,7 +86,7 @@ export class BindGroups {
   resolve(kernel: Kernel, bindings: Bindings, params: Params): Resolved {
     const slices = kernel.bindings.map(({ name, writes }): Slice => {
       const given = bindings[name];
-      if (!given) return { allocation: writes ? this.sink : this.nothing, offset: 0, bytes: 256 };
+      if (!given) return { block: writes ? this.sink : this.nothing, offset: 0, bytes: 256 };
       if (given.bytes <= this.limit) return given;
       throw new WhetError(
         "resource",
@@ -95,10 +96,10 @@ export class BindGroups {
     });
     const shared = slices.map((a, i) =>
       slices.some((b, j) => {
-        if (i === j || a.allocation !== b.allocation) return false;
+        if (i === j || a.block !== b.block) return false;
         if (!kernel.bindings[i].writes && !kernel.bindings[j].writes) return false;
         const apart = a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset;
-        if (apart || a.allocation === this.sink) return true;
+        if (apart || a.block === this.sink) return true;
         const names = `${kernel.bindings[i].name} and ${kernel.bindings[j].name}`;
         throw new WhetError(
           "backend",
@@ -113,19 +114,19 @@ export class BindGroups {
   get(kernel: Kernel, { slices, shared }: Resolved): GPUBindGroup {
     // Bound to the end of the buffer, a group serves every length; only a buffer that is also bound for
     // writing is bound exactly, for writable ranges must not overlap.
-    const sizes = slices.map(({ allocation, offset, bytes }, i) =>
-      shared[i] ? Math.max(bytes, 4) : Math.min(allocation.bytes - offset, this.limit)
+    const sizes = slices.map(({ block, offset, bytes }, i) =>
+      shared[i] ? Math.max(bytes, 4) : Math.min(block.bytes - offset, this.limit)
     );
     let key = "";
-    slices.forEach(({ allocation, offset }, i) => {
-      key += shared[i] ? `${allocation.id}+${offset}:${sizes[i]} ` : `${allocation.id}+${offset} `;
+    slices.forEach(({ block, offset }, i) => {
+      key += shared[i] ? `${block.id}+${offset}:${sizes[i]} ` : `${block.id}+${offset} `;
     });
     const known = kernel.groups.get(key);
     if (known) return known;
     if (this.#held >= MAX_GROUPS) this.#forgetAll();
-    const entries = slices.map(({ allocation, offset }, i) => ({
+    const entries = slices.map(({ block, offset }, i) => ({
       binding: kernel.bindings[i].index,
-      resource: { buffer: allocation.buffer, offset, size: sizes[i] },
+      resource: { buffer: block.buffer, offset, size: sizes[i] },
     }));
     const parameters = { buffer: this.uniforms, offset: 0, size: PARAMS_BYTES };
     const group = this.faults.guard(
@@ -145,8 +146,8 @@ export class BindGroups {
     const forget = () => {
       if (kernel.groups.delete(key)) this.#held--;
     };
-    for (const { allocation } of slices) {
-      if (allocation !== this.sink && allocation !== this.nothing) allocation.forget.push(forget);
+    for (const { block } of slices) {
+      if (block !== this.sink && block !== this.nothing) block.forget.push(forget);
     }
     return group;
   }

@@ -133,11 +133,11 @@ export function pack(
     const what = `a ${format} weight of ${rows} × ${columns}`;
     const allocation = gpu.allocate(codeBytes + scales.byteLength, what);
     allocations.push(allocation);
-    const weight = { allocation, offset: 0, bytes: codes.byteLength };
+    const weight = { block: allocation.block, offset: 0, bytes: codes.byteLength };
     gpu.write(weight, codes);
     const bindings: Record<string, Slice> = { weight };
     if (scaleBytes) {
-      bindings.scales = { allocation, offset: codeBytes, bytes: scales.byteLength };
+      bindings.scales = { block: allocation.block, offset: codeBytes, bytes: scales.byteLength };
       gpu.write(bindings.scales, scales);
     }
     const params = { weightRows: count, weightColumns: columns, weightStride: stride };
@@ -160,7 +160,7 @@ export async function unpack(gpu: Gpu, matrix: PackedMatrix): Promise<Float32Arr
       const count = Math.min(size, part.rows - row);
       const bytes = count * columns * 4;
       const allocation = gpu.allocate(bytes, `${count} rows of ${columns}`);
-      const out = { allocation, offset: 0, bytes };
+      const out = { block: allocation.block, offset: 0, bytes };
       const params = { row, rows: count, ...part.params };
       const groups = Math.ceil(count * Math.ceil(columns / 4) / 256);
       gpu.run("unpack", { ...part.bindings, out }, params, [groups], { FORMAT: format });
