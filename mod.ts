@@ -20,6 +20,7 @@
 export { type ErrorCode, WhetError } from "./src/errors.ts";
 export { GPT2 } from "./src/gpt2.ts";
 export { Lora, type LoraConfig, type LoraModule, type LoraOptions } from "./src/model/lora.ts";
+export type { AdapterModule } from "./src/format/peft.ts";
 export { LanguageModel } from "./src/model/language_model.ts";
 export type { BackendOptions, LoadOptions, RandomOptions } from "./src/model/load.ts";
 export type { GPT2Config, GPT2Shape } from "./src/model/config.ts";

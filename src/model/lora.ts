@@ -4,7 +4,7 @@
  * @module
  */
 import { WhetError } from "../errors.ts";
-import { readAdapter, writeAdapter } from "../format/peft.ts";
+import { type AdapterConfig, type AdapterModule, readAdapter, writeAdapter } from "../format/peft.ts";
 import { openRepository, type SourceOptions } from "../format/source.ts";
 import type { Backend } from "../tensor/backend.ts";
 import type { Linear, LowRank } from "../tensor/ops.ts";
@@ -27,40 +27,13 @@ export interface LoraOptions {
   seed?: number;
 }
 
-/** An adapter's settings. */
-export interface LoraConfig {
-  /** R. */
-  readonly rank: number;
-  /** Numerator of the scaling. */
-  readonly alpha: number;
-  /** Share of the adapter's inputs dropped in training. */
-  readonly dropout: number;
-  /** Names of the layers that it adapts; a string is a regular expression. */
-  readonly targets: readonly string[] | string;
-  /** Whether the scaling is alpha / sqrt(R). */
-  readonly rsLora: boolean;
-  /** R of modules that differ, by name or pattern. */
-  readonly rankPattern: Readonly<Record<string, number>>;
-  /** Alpha of modules that differ, by name or pattern. */
-  readonly alphaPattern: Readonly<Record<string, number>>;
-  /** The base model's name, for the file. */
-  readonly baseModel: string | null;
-}
+/** An adapter's settings, as its file has them. */
+export type LoraConfig = AdapterConfig;
 
-/** One adapted layer's matrices. */
-export interface LoraModule {
-  /** (R, in). */
-  A: Float32Array;
-  /** (out, R). */
-  B: Float32Array;
-  /** R. */
-  rank: number;
-  /** in. */
-  inFeatures: number;
-  /** out. */
-  outFeatures: number;
-  /** Factor on the product. */
-  scaling: number;
+/** One adapted layer's matrices, and the factor on their product. */
+export interface LoraModule extends AdapterModule {
+  /** alpha / R, or alpha / sqrt(R). */
+  readonly scaling: number;
 }
 
 /** What an adapter is made for: anything with named linear layers. */
