@@ -186,7 +186,7 @@ export const STUDY = {
   rank: TRAIN.rank,
   alpha: TRAIN.alpha,
   targets: { ...TRAIN.targets, standard: "all-linear" },
-  "batch-size": { ...TRAIN["batch-size"], standard: "8" },
+  "batch-size": TRAIN["batch-size"],
   "seq-len": { ...TRAIN["seq-len"], standard: "256, or the model's window" },
   lr: { ...TRAIN.lr, standard: "2e-3 for nano, else 2e-4" },
   "loss-on": { ...TRAIN["loss-on"], standard: "responses for nano's dialogues, else all" },
