@@ -123,13 +123,21 @@ function sum(weights: Float64Array): number {
   return total;
 }
 
-/** Tokens still in the running, in the order of their ids, and their weights (not normalised). */
-interface Candidates {
+/** Tokens still in the running, and how likely each is. */
+export interface Candidates {
+  /** Their ids, ascending. */
   tokens: Uint32Array;
+  /** Their weights, not normalised. */
   weights: Float64Array;
 }
 
-function candidates(scores: Float32Array, temperature: number, topK: number, topP: number): Candidates {
+/** The tokens that top-k and top-p leave, at a temperature. */
+export function candidates(
+  scores: Float32Array,
+  temperature: number,
+  topK: number,
+  topP: number,
+): Candidates {
   const tokens = topK > 0 && topK < scores.length ? likeliest(scores, topK) : everyToken(scores.length);
   const behind = new Float64Array(tokens.length); // The likeliest, by so many nats.
   const weights = new Float64Array(tokens.length);
