@@ -122,3 +122,43 @@ export async function shake(lora: Lora, model: GPT2, size = 0.3): Promise<void> 
     values.write(name, data.map(() => ((x = (x * 48271) % 2147483647) / 2147483647 - 0.5) * size));
   }
 }
+
+/**
+ * A model that recites: after a sequence of n tokens `script[n − 1]` is by far the likeliest, whatever
+ * the tokens were. Its tokens are those of the fixture `d16`, and unnamed ones up to `vocabSize`.
+ *
+ * @param directory Where to write it.
+ * @param script At most 40 tokens.
+ * @param vocabSize V, at least 263.
+ */
+export async function writeReciting(
+  directory: string,
+  script: readonly number[],
+  vocabSize = 263,
+): Promise<void> {
+  const C = 32;
+  const files = await readModel("d16");
+  files.config.vocab_size = vocabSize;
+  // Directions of equal length and mean 0: each is most like itself, also after normalisation.
+  const wte = new Float32Array(vocabSize * C);
+  let x = 1;
+  for (let v = 0; v < vocabSize; v++) {
+    const row = Array.from({ length: C }, () => (x = (x * 48271) % 2147483647) / 2147483647);
+    const mean = row.reduce((a, b) => a + b) / C;
+    const norm = Math.hypot(...row.map((value) => value - mean));
+    wte.set(row.map((value) => 2 * (value - mean) / norm), v * C);
+  }
+  const wpe = new Float32Array(40 * C);
+  for (const [position, token] of script.entries()) {
+    wpe.set(wte.subarray(token * C, (token + 1) * C).map((value) => 100 * value), position * C);
+  }
+  for (const [name, tensor] of files.tensors) {
+    // Blocks add nothing; the last normalisation is the identity's.
+    if (/c_proj\.(weight|bias)$/.test(name)) tensor.values.fill(0);
+    if (name === "ln_f.weight") tensor.values.fill(1);
+    if (name === "ln_f.bias") tensor.values.fill(0);
+  }
+  files.tensors.set("wte.weight", { shape: [vocabSize, C], values: wte });
+  files.tensors.set("wpe.weight", { shape: [40, C], values: wpe });
+  await writeModel(directory, files, { vocabulary: "d16" });
+}
