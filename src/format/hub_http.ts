@@ -47,6 +47,8 @@ export interface Line {
   fetch?: typeof fetch;
   /** Takes a line for people: a retry, a wait. */
   note: (text: string) => void;
+  /** Whether the Hub has answered at all. Without a network it will not, and one retry tells. */
+  reached?: boolean;
 }
 
 /** What a request is about, for the messages. */
@@ -136,6 +138,7 @@ export class Attempt {
         "cannot be reached",
         (this.line.fetch ?? fetch)(url, { method, headers: sent, redirect: "manual", signal: this.#signal }),
       );
+      this.line.reached = true;
       if (own) seen.push(response.headers);
       const location = response.headers.get("location");
       if (![301, 302, 303, 307, 308].includes(response.status) || !location) return { response, url, said };
@@ -227,7 +230,7 @@ export async function persist<T>(
   work: (attempt: Attempt) => Promise<T>,
   moved: () => boolean = () => false,
 ): Promise<T> {
-  const { retries, backoff, longestWait } = line.patience;
+  const { backoff, longestWait } = line.patience;
   for (let failures = 0;;) {
     line.signal?.throwIfAborted();
     try {
@@ -236,6 +239,7 @@ export async function persist<T>(
     } catch (error) {
       if (!(error instanceof Passing)) throw error;
       if (moved()) failures = 0;
+      const retries = Math.min(line.patience.retries, line.reached ? Infinity : 1);
       const wait = error.wait ?? backoff * Math.min(2 ** failures, 8);
       if (failures++ >= retries || wait > longestWait) throw error.error;
       const fact = error.message.replace(/: [^:]*$/, ""); // Without the advice for when all is lost.
