@@ -230,3 +230,27 @@ Deno.test("a kernel that fails under scoring or generating leaves nothing behind
   }
   assertEquals(await model.logits(SEQUENCES), expected);
 });
+
+Deno.test("merging, making trainable and attaching may overlap: each adapter is merged once, none is lost", async () => {
+  using backend = await createWasmBackend({ instructionSet: "strict" });
+  const run = async (overlap: boolean) => {
+    using model = await GPT2.load(MODEL, { backend });
+    using A = Lora.create(model, { rank: 1, targets: "all-linear", seed: 1 });
+    using B = Lora.create(model, { rank: 2, targets: ["c_proj"], seed: 2 });
+    using C = Lora.create(model, { rank: 1, targets: ["c_fc"], seed: 3 });
+    for (const lora of [A, B, C]) await shake(lora, model);
+    const steps = [
+      () => model.merge(A),
+      () => model.merge(B),
+      () => Promise.resolve(model.attach(C)),
+      () => model.unfreeze(),
+      () => model.merge(A),
+      () => model.unfreeze(),
+    ];
+    if (overlap) await Promise.all(steps.map((step) => step()));
+    else for (const step of steps) await step();
+    return await model.logits(SEQUENCES);
+  };
+  assertEquals(await run(true), await run(false));
+  assertEquals(backend.stats().allocatedBytes, 0);
+});

@@ -65,6 +65,7 @@ export class LanguageModel implements Disposable {
   #adapter: Lora | null = null;
   /** Where the attached adapter's values lay when it was attached. */
   #adapterValues: Parameters | null = null;
+  #lastTurn: Promise<unknown> = Promise.resolve();
   #disposed = false;
 
   /**
@@ -243,30 +244,31 @@ export class LanguageModel implements Disposable {
    * @throws {WhetError} "mismatch" if it is for another model, "disposed"; if it fails halfway, "resource"
    * for want of memory, say, the model is disposed, so that nobody works with half of an adapter.
    */
-  async merge(lora: Lora): Promise<void> {
-    this.#build(lora); // Throws if it does not fit.
-    if (this.#adapter === lora) this.detach();
-    let merged = 0;
-    try {
-      for (const name of lora.modules.keys()) {
-        await this.#mergeInto(name, () => lora.lowRanks(this.backend).get(name)!);
-        merged++;
+  merge(lora: Lora): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#build(lora); // Throws if it does not fit.
+      if (this.#adapter === lora) this.detach();
+      let merged = 0;
+      try {
+        for (const name of lora.modules.keys()) {
+          await this.#mergeInto(name, () => lora.lowRanks(this.backend).get(name)!);
+          merged++;
+        }
+      } catch (error) {
+        if (merged === 0 || this.#disposed) throw error;
+        this[Symbol.dispose]();
+        const [code, why] = error instanceof WhetError
+          ? [error.code, error.message]
+          : ["backend" as const, error];
+        throw new WhetError(code, `${this.name} is half merged and was disposed, load it again: ${why}`, {
+          cause: error,
+        });
       }
-    } catch (error) {
-      if (merged === 0 || this.#disposed) throw error;
-      this[Symbol.dispose]();
-      const [code, why] = error instanceof WhetError
-        ? [error.code, error.message]
-        : ["backend" as const, error];
-      throw new WhetError(code, `${this.name} is half merged and was disposed, load it again: ${why}`, {
-        cause: error,
-      });
-    }
+    });
   }
 
   async #mergeInto(name: string, lowRank: () => LowRank): Promise<void> {
-    const linear = this.linears().get(name)!;
-    const { weight } = linear;
+    const { weight } = this.linears().get(name)!;
     const update = (out: Tensor) => {
       const { A, B, scaling: alpha } = lowRank();
       this.backend.matmul({ a: A, transposeA: true, b: B, transposeB: true, alpha, accumulate: true, out });
@@ -280,8 +282,9 @@ export class LanguageModel implements Disposable {
       return this.backend.read(sum);
     });
     this.#alive();
-    linear.weight = this.backend.pack(merged, weight.rows, weight.columns, weight.format);
-    this.#replace(`${name.replace(/^transformer\./, "")}.weight`, linear.weight);
+    const packed = this.backend.pack(merged, weight.rows, weight.columns, weight.format);
+    this.#replace(`${name.replace(/^transformer\./, "")}.weight`, packed);
+    this.linears().get(name)!.weight = packed;
   }
 
   /**
@@ -292,7 +295,11 @@ export class LanguageModel implements Disposable {
    *
    * @internal
    */
-  async unfreeze(): Promise<Parameters> {
+  unfreeze(): Promise<Parameters> {
+    return this.#inTurn(() => this.#unfreeze());
+  }
+
+  async #unfreeze(): Promise<Parameters> {
     this.#alive();
     if (this.#trained) return this.#trained;
     if (this.weights !== "f32") {
@@ -311,10 +318,6 @@ export class LanguageModel implements Disposable {
     } catch (error) {
       trained[Symbol.dispose]();
       throw error;
-    }
-    if (this.#trained) { // by another call, meanwhile
-      trained[Symbol.dispose]();
-      return this.#trained;
     }
     for (const [name, tensor] of trained.tensors) this.#replace(name, tensor);
     this.#trained = trained;
@@ -389,6 +392,13 @@ export class LanguageModel implements Disposable {
 
   #alive(): void {
     if (this.#disposed) throw new WhetError("disposed", `${this.name} was disposed; load it again to use it`);
+  }
+
+  /** Work that changes weights, one after the other. */
+  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const turn = this.#lastTurn.then(work);
+    this.#lastTurn = turn.catch(() => {});
+    return turn;
   }
 
   #replace(name: string, parameter: Matrix): void {
