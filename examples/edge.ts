@@ -1,16 +1,19 @@
 /**
  * An edge function that streams a generation: `deno serve --host 127.0.0.1 examples/edge.ts`, then
- * `curl -N "http://127.0.0.1:8000/?prompt=Hello"`.
+ * `curl -N "http://127.0.0.1:8000/?prompt=Tell+me+a+story+about+a+dog."`. A visitor who goes away ends it.
  */
 import { GPT2 } from "../mod.ts";
 
 const model = await GPT2.load("nano", { backend: "wasm" });
 
 export default {
-  fetch(request: Request): Response {
-    const question = new URL(request.url).searchParams.get("prompt") ?? "Tell me a story about a cat.";
-    const prompt = `\n\nHuman: ${question.slice(0, 200)}\n\nAssistant:`;
-    const chunks = model.generate(prompt, { maxTokens: 100, stop: "\n\nHuman:", signal: request.signal });
+  fetch({ method, url }: Request): Response {
+    if (method !== "GET") return new Response("GET only\n", { status: 405, headers: { allow: "GET" } });
+    const question = new URL(url).searchParams.get("prompt") ?? "Tell me a story about a cat.";
+    const prompt = model.tokenizer.encode(`\n\nHuman: ${question}\n\nAssistant:`);
+    const maxTokens = Math.min(100, model.config.n_positions - prompt.length);
+    if (maxTokens < 1) return new Response("the prompt is too long\n", { status: 413 });
+    const chunks = model.generate(prompt, { maxTokens, stop: "\n\nHuman:" });
     const text = ReadableStream.from(chunks).pipeThrough(
       new TransformStream({ transform: ({ text }, stream) => stream.enqueue(text) }),
     ).pipeThrough(new TextEncoderStream());
