@@ -42,9 +42,15 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
 //#end
 
-// A row of 32 is 9 vec4 long and one of 64 16, so that what is read together lies in different banks.
-var<workgroup> tileA: array<vec4f, 576>; // (64 of M, 32 / 4 of K), or transposed (32 of K, 64 / 4 of M)
-var<workgroup> tileB: array<vec4f, 576>; // (32 of K, 64 / 4 of N), or transposed (64 of N, 32 / 4 of K)
+// 16 KiB in all, as much as every device has. The vec4 of a row of 32 are permuted, so that those which are
+// read together lie in different banks.
+var<workgroup> tileA: array<vec4f, 512>; // (64 of M, 32 / 4 of K), or transposed (32 of K, 64 / 4 of M)
+var<workgroup> tileB: array<vec4f, 512>; // (32 of K, 64 / 4 of N), or transposed (64 of N, 32 / 4 of K)
+
+// Where vec4 k of row 4 · x + j of a 64 × 32 tile lies.
+fn place(x: u32, j: u32, k: u32) -> u32 {
+  return (x + 16 * j) * 8 + (k ^ (x & 7));
+}
 
 // Columns column … column + 3 of a stored row of `a`; zero outside rows × columns.
 fn a4(row: u32, column: u32, rows: u32, columns: u32) -> vec4f {
@@ -121,11 +127,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 //#if TRANSPOSE_A
       tileA[i] = a4(k0 + (i >> 4), m0 + (i & 15) * 4, p.K, p.M);
 //#else
-      tileA[(i >> 3) * 9 + (i & 7)] = a4(m0 + (i >> 3), k0 + (i & 7) * 4, p.M, p.K);
+      tileA[place(i >> 5, (i >> 3) & 3, i & 7)] = a4(m0 + (i >> 3), k0 + (i & 7) * 4, p.M, p.K);
 //#end
 //#if TRANSPOSE_B
-      // Row 4 · x + j lies at x + 16 · j, for the sake of the banks.
-      tileB[((i >> 5) + ((i >> 3) & 3) * 16) * 9 + (i & 7)] = weight4(n0 + (i >> 3), k0 + (i & 7) * 4);
+      tileB[place(i >> 5, (i >> 3) & 3, i & 7)] = weight4(n0 + (i >> 3), k0 + (i & 7) * 4);
 //#else
       tileB[i] = weight4(k0 + (i >> 4), n0 + (i & 15) * 4);
 //#end
@@ -141,14 +146,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 //#else
       let a = mat4x4f(
         //#for i in 0..4
-        tileA[(ty * 4 + $i) * 9 + k],
+        tileA[place(ty, $i, k)],
         //#end
       );
 //#end
 //#if TRANSPOSE_B
       let b = transpose(mat4x4f(
         //#for j in 0..4
-        tileB[(tx + 16 * $j) * 9 + k],
+        tileB[place(tx, $j, k)],
         //#end
       ));
 //#else

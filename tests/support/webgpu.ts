@@ -20,28 +20,30 @@ export async function findAdapter(): Promise<GPUAdapter> {
   return adapter;
 }
 
-/**
- * Declares a test on a backend of its own; shown as ignored where there is no adapter, failed instead
- * with `WHET_EXPECT_WEBGPU=1`.
- */
+/** Declares a test; shown as ignored where there is no adapter, failed instead with `WHET_EXPECT_WEBGPU=1`. */
+export function adapterTest(claim: string, prove: () => Promise<void>): void {
+  Deno.test(`webgpu: ${claim}`, { ignore: !found && !expected }, prove);
+}
+
+/** Declares a test on a backend of its own. */
 export function gpuTest(
   claim: string,
-  prove: (backend: Backend) => Promise<void>,
+  prove: (backend: Backend) => Promise<void> | void,
   options: GpuOptions = {},
 ): void {
-  Deno.test(`webgpu: ${claim}`, { ignore: !found && !expected }, async () => {
+  adapterTest(claim, async () => {
     using backend = await createWebGpuBackend(await findAdapter(), options);
     await prove(backend);
   });
 }
 
-/** The same on a bare device with other kernels. */
+/** Declares a test on a bare device with kernels of its own. */
 export function deviceTest(
   claim: string,
   sources: Record<string, string>,
   prove: (gpu: Gpu, device: GPUDevice) => Promise<void>,
 ): void {
-  Deno.test(`webgpu: ${claim}`, { ignore: !found && !expected }, async () => {
+  adapterTest(claim, async () => {
     const device = await (await findAdapter()).requestDevice();
     using gpu = new Gpu(device, sources);
     await prove(gpu, device);
