@@ -155,6 +155,9 @@ Deno.test("full fine-tuning moves every weight; an adapter moves none of the bas
     assertEquals(model.adapter, null);
     assertAlmostEquals(full[0].loss, adapted[0].loss, 1e-5);
     assert(full.at(-1)!.loss < full[0].loss - 0.5, "the weights learn");
+    // What comes next, an adapter's training for one, must not pay for their gradients.
+    const tensors = [...(await model.unfreeze()).tensors.values()];
+    assertEquals(tensors.filter(({ requiresGradient }) => requiresGradient), []);
     (await read()).forEach((after, i) => assertNotEquals(after, before[i], names[i]));
   }));
 
