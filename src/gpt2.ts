@@ -67,7 +67,8 @@ export class GPT2 extends LanguageModel {
   }
 
   /**
-   * Generates a continuation, token by token.
+   * Generates a continuation, token by token, with the adapter that is attached when this is called.
+   * Several may go on at a time.
    *
    * @param prompt Text or token ids; or an array of texts or of id lists, which are continued side by
    * side, each chunk saying by `index` whose it is.
@@ -86,7 +87,7 @@ export class GPT2 extends LanguageModel {
    * ```
    */
   generate(prompt: Prompt | readonly Prompt[], options: GenerateOptions = {}): AsyncIterable<GeneratedChunk> {
-    const batch = typeof prompt !== "string" && (prompt.length === 0 || typeof prompt[0] !== "number");
+    const batch = Array.isArray(prompt) && typeof prompt[0] !== "number";
     return generate(this, batch ? prompt as readonly Prompt[] : [prompt as Prompt], options);
   }
 

@@ -170,6 +170,8 @@ Deno.test("the window is filled to its last token, and refused beyond before any
       ["", {}, ["prompt: it is empty"]],
       [["a", ""], {}, ["prompt 1: it is empty"]],
       [[], {}, ["prompt", "empty"]],
+      [undefined as unknown as string, {}, ["prompt: expected text or a list of token ids, got undefined"]],
+      [[[1], 7 as unknown as string], {}, ["prompt 1: expected text or a list of token ids, got 7"]],
       [[[]], {}, ["prompt: it is empty"]],
       [[1], { maxTokens: 0 }, ["maxTokens: expected", "got 0"]],
       [[1], { maxTokens: 1.5 }, ["maxTokens", "1.5"]],
@@ -469,6 +471,8 @@ Deno.test("text and token ids are the same prompt", () =>
     const expected = await collect(model.generate(text, greedy(4)));
     assertEquals(await collect(model.generate(model.tokenizer.encode(text), greedy(4))), expected);
     assertEquals(await collect(model.generate([text], greedy(4))), expected);
+    const typed = Uint32Array.from(model.tokenizer.encode(text)) as unknown as number[];
+    assertEquals(await collect(model.generate(typed, greedy(4))), expected);
     const mixed = await collect(model.generate([text, [1, 2]], greedy(4)));
     assertEquals(tokensOf(mixed), tokensOf(expected));
   }));

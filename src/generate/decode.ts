@@ -122,8 +122,8 @@ function begin(model: LanguageModel, prompts: readonly Prompt[], options: Genera
   if (prompts.length === 0) throw new WhetError("option", "prompt: an empty batch has nothing to continue");
   const sampling = checkSampling(options);
   return prompts.map((prompt, index) => {
-    const tokens = typeof prompt === "string" ? model.tokenizer.encode(prompt) : [...prompt];
     const what = prompts.length > 1 ? `prompt ${index}` : "prompt";
+    const tokens = tokensOf(model, prompt, what);
     if (tokens.length === 0) {
       throw new WhetError("option", `${what}: it is empty; give at least one character, or <|endoftext|>`);
     }
@@ -148,6 +148,12 @@ function begin(model: LanguageModel, prompts: readonly Prompt[], options: Genera
       decoder: model.tokenizer.decoder(),
     };
   });
+}
+
+function tokensOf(model: LanguageModel, prompt: Prompt, what: string): number[] {
+  if (typeof prompt === "string") return model.tokenizer.encode(prompt);
+  if (typeof prompt === "object" && prompt !== null && Symbol.iterator in prompt) return [...prompt];
+  throw new WhetError("option", `${what}: expected text or a list of token ids, got ${prompt}`);
 }
 
 /** Runs the tokens that are new in each sequence and gives the logits after its last: (V) each. */

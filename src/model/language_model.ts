@@ -361,6 +361,9 @@ export class LanguageModel implements Disposable {
    */
   checkTokens(tokens: readonly number[], what = "sequence"): void {
     const { vocab_size, n_positions } = this.config;
+    if (typeof tokens !== "object" || tokens === null) {
+      throw new WhetError("option", `${what}: expected a list of token ids, got ${tokens}`);
+    }
     if (tokens.length > n_positions) {
       throw new WhetError(
         "option",
