@@ -67,6 +67,6 @@ function logarithm(x: number): number {
   for (; x < 2 ** -8; x *= 256) k += 8;
   for (; x < Math.SQRT1_2; x *= 2) k++;
   const t = (x - 1) / (x + 1), u = t * t; // |t| ≤ 0.172
-  const series = 1 + u * (1 / 3 + u * (1 / 5 + u * (1 / 7 + u * (1 / 9 + u * (1 / 11 + u / 13)))));
+  const series = 1 + u * (1 / 3 + u * (1 / 5 + u * (1 / 7 + u / 9)));
   return 2 * t * series - k * Math.LN2;
 }
