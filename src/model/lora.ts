@@ -174,14 +174,15 @@ export class Lora implements Disposable {
    * @internal
    */
   place(backend: Backend): Parameters {
+    if (this.#values?.backend === backend) return this.#values;
     const values = this.#living();
-    if (values && values.backend !== backend) {
+    if (values) {
       throw new WhetError(
         "mismatch",
         `${this.name} is in use on another backend; call its unbind() first, or save it and load it again for this one`,
       );
     }
-    return this.#values = values ?? this.#upload(backend);
+    return this.#values = this.#upload(backend);
   }
 
   /**
@@ -297,6 +298,7 @@ export class Lora implements Disposable {
       this.#values.backend.flush(); // Throws if the backend is no more.
     } catch (cause) {
       if (!this.#trained) return this.#values = null;
+      if (!(cause instanceof WhetError && cause.code === "disposed")) throw cause;
       throw new WhetError(
         "disposed",
         `${this.name} was trained on a model that is disposed, and went with it; save it, or call its unbind(), before`,
