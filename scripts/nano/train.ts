@@ -2,8 +2,6 @@
  * `deno task nano`: makes the embedded model anew, from text that this project generates, by this
  * project's own trainer, and writes `src/nano/*.gen.ts`.
  *
- * The strict instruction set gives the same bytes on every machine.
- *
  * @module
  */
 import { Dialogues } from "../../src/data/dialogues.ts";
@@ -17,9 +15,9 @@ import { generateDialogues } from "./dialogues.ts";
 import { embed } from "./embed.ts";
 
 const SEED = 2026;
-const VOCABULARY = 768;
+const VOCABULARY = 1024;
 const CORPUS_BYTES = 6_000_000;
-const STEPS = Number(Deno.env.get("NANO_STEPS") ?? 4000);
+const STEPS = Number(Deno.env.get("NANO_STEPS") ?? 6000);
 
 const corpus = generateCorpus(SEED, CORPUS_BYTES);
 const { vocab, merges } = trainBpe(corpus, VOCABULARY);
@@ -32,7 +30,7 @@ if (!tokenizer) throw new Error("no tokenizer");
 
 using model = await GPT2.random(
   { vocab_size: VOCABULARY, n_positions: 256, n_embd: 112, n_layer: 4, n_head: 4 },
-  { seed: SEED, tokenizer, backend: "wasm", instructionSet: "strict" },
+  { seed: SEED, tokenizer, backend: "wasm" },
 );
 console.error(`${model.parameterCount} parameters, ${corpus.length} texts`);
 
@@ -42,16 +40,16 @@ const bar = new Progress({ total: STEPS, label: "nano" });
 for await (
   const step of train(model, texts, {
     steps: STEPS,
-    batchSize: 8,
+    batchSize: 4,
     sequenceLength: 256,
     learningRate: 3e-3,
     schedule: "cosine",
     warmupSteps: 50,
-    weightDecay: 0.1,
-    betas: [0.9, 0.95],
+    weightDecay: 0.01,
+    betas: [0.9, 0.98],
     seed: SEED,
     evalData: held,
-    evalEvery: 400,
+    evalEvery: 500,
   })
 ) {
   bar.update({

@@ -5,7 +5,7 @@
  */
 import type { GPT2 } from "../gpt2.ts";
 import { formatPrompt, STOP, type Turn } from "../text/templates.ts";
-import type { CHAT } from "./commands.ts";
+import type { CHAT } from "./command_flags.ts";
 import type { Values } from "./flags.ts";
 import { readSampling, stream } from "./generate.ts";
 import { openModel } from "./model.ts";

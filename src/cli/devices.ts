@@ -4,7 +4,7 @@
  * @module
  */
 import { type BackendDescriptions, describeBackends } from "../backend/select.ts";
-import type { DEVICES } from "./commands.ts";
+import type { DEVICES } from "./command_flags.ts";
 import type { Values } from "./flags.ts";
 import { printLine } from "./output.ts";
 

@@ -56,48 +56,6 @@ export type Values<F extends Flags> = {
     : Value<F[Name]> | undefined;
 };
 
-/** Flags of every command. */
-export const COMMON = {
-  backend: {
-    kind: "text",
-    value: "NAME",
-    choices: ["auto", "webgpu", "wasm"],
-    help: "where to compute",
-    standard: "auto",
-  },
-  json: { kind: "switch", help: "print one JSON object, and nothing else, on standard output" },
-  quiet: { kind: "switch", help: "no progress and no notes" },
-  help: { kind: "switch", help: "show this" },
-} as const satisfies Flags;
-
-/** Flags of commands that take a model. */
-export const MODEL = {
-  model: {
-    kind: "text",
-    value: "M",
-    help: "a directory, a URL, a Hub id such as openai-community/gpt2, or nano",
-    required: true,
-  },
-  weights: {
-    kind: "text",
-    value: "FORMAT",
-    choices: ["f32", "f16", "q8", "q4"],
-    help: "how the model's weights are stored",
-    standard: "f32",
-  },
-  threads: { kind: "count", value: "N", help: "threads of the WASM backend", standard: "1" },
-  strict: { kind: "switch", help: "WASM without relaxed instructions: the same bits on every machine" },
-} as const satisfies Flags;
-
-/** The adapter beside a model. */
-export const ADAPTER = {
-  adapter: {
-    kind: "text",
-    value: "DIR",
-    help: "a LoRA adapter in PEFT's format: a directory, a URL or a Hub id",
-  },
-} as const satisfies Flags;
-
 /**
  * Parses a command's arguments.
  *

@@ -5,7 +5,7 @@
  */
 import type { GPT2 } from "../gpt2.ts";
 import type { FinishReason, GenerateOptions } from "../generate/decode.ts";
-import type { CHAT, GENERATE } from "./commands.ts";
+import type { CHAT, GENERATE } from "./command_flags.ts";
 import type { Values } from "./flags.ts";
 import { given, openModel } from "./model.ts";
 import { note, print, printLine } from "./output.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { Lora } from "../model/lora.ts";
-import type { MERGE } from "./commands.ts";
+import type { MERGE } from "./command_flags.ts";
 import type { Values } from "./flags.ts";
 import { openModel } from "./model.ts";
 import { note } from "./output.ts";

@@ -7,7 +7,8 @@ import type { Progress as Loaded } from "../format/source.ts";
 import { GPT2 } from "../gpt2.ts";
 import { Lora } from "../model/lora.ts";
 import { Progress } from "../report/progress.ts";
-import type { COMMON, Flags, MODEL, Values } from "./flags.ts";
+import type { COMMON, MODEL } from "./command_flags.ts";
+import type { Flags, Values } from "./flags.ts";
 import { note } from "./output.ts";
 
 /** What the flags of every model command give. */

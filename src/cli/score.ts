@@ -7,7 +7,7 @@ import { BatchStream } from "../data/batches.ts";
 import { Dialogues } from "../data/dialogues.ts";
 import { WhetError } from "../errors.ts";
 import { evaluate } from "../score/evaluate.ts";
-import type { SCORE } from "./commands.ts";
+import type { SCORE } from "./command_flags.ts";
 import { UsageError, type Values } from "./flags.ts";
 import { openModel, showLoading } from "./model.ts";
 import { printLine } from "./output.ts";

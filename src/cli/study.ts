@@ -7,8 +7,8 @@ import { Dialogues } from "../data/dialogues.ts";
 import { ensureDirectory, join, writeAtomically } from "../format/files.ts";
 import { lossCurve } from "../report/loss_curve.ts";
 import { Progress } from "../report/progress.ts";
-import { type Study, study } from "../report/study.ts";
-import type { STUDY } from "./commands.ts";
+import { NANO_TRAINING, type Study, study } from "../report/study.ts";
+import type { STUDY } from "./command_flags.ts";
 import type { Values } from "./flags.ts";
 import { interruptible } from "./interrupt.ts";
 import { given, openModel, readTargets, showLoading } from "./model.ts";
@@ -60,13 +60,16 @@ export async function runStudy(values: Values<typeof STUDY>): Promise<StudyOutco
         ...given({ rank: values.rank, alpha: values.alpha }),
         ...(values.targets === undefined ? {} : { targets: readTargets(values.targets) }),
       },
-      training: given({
-        steps: values.steps,
-        batchSize: values["batch-size"],
-        sequenceLength: values["seq-len"],
-        learningRate: values.lr ?? (source === "nano" ? 2e-3 : undefined),
-        lossOn: values["loss-on"] as "all" | "responses" | undefined,
-      }),
+      training: {
+        ...(source === "nano" ? NANO_TRAINING : {}),
+        ...given({
+          steps: values.steps,
+          batchSize: values["batch-size"],
+          sequenceLength: values["seq-len"],
+          learningRate: values.lr,
+          lossOn: values["loss-on"] as "all" | "responses" | undefined,
+        }),
+      },
       onStep: (step) => {
         bar ??= new Progress({ total: step.steps, label: "train", quiet });
         bar.update({

@@ -11,7 +11,7 @@ import { lossCurve } from "../report/loss_curve.ts";
 import { Progress } from "../report/progress.ts";
 import type { TrainOptions } from "../train/options.ts";
 import { train } from "../train/trainer.ts";
-import type { TRAIN } from "./commands.ts";
+import type { TRAIN } from "./command_flags.ts";
 import { UsageError, type Values } from "./flags.ts";
 import { interruptible } from "./interrupt.ts";
 import { Metrics } from "./metrics.ts";

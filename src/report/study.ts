@@ -55,6 +55,9 @@ export interface Study {
   lora: Lora;
 }
 
+/** How nano is tuned where nothing else is said: enough for answers that a newcomer enjoys, in well under a minute. */
+export const NANO_TRAINING = { steps: 300, learningRate: 3e-3 } as const;
+
 /** Steps between the evaluations that the curve shows: this many in all. */
 const EVALUATIONS = 8;
 
@@ -84,8 +87,9 @@ export async function study(options: StudyOptions = {}): Promise<Study> {
   try {
     const model = options.model ?? owned!;
     const { data, held, description } = await readData(options);
-    const sequenceLength = options.training?.sequenceLength ?? Math.min(256, model.config.n_positions);
-    const lossOn = options.training?.lossOn ?? (options.data ? "all" : "responses");
+    const training = owned ? { ...NANO_TRAINING, ...options.training } : options.training ?? {};
+    const sequenceLength = training.sequenceLength ?? Math.min(256, model.config.n_positions);
+    const lossOn = training.lossOn ?? (options.data ? "all" : "responses");
 
     note("the plain model: loss and answers");
     model.detach();
@@ -98,10 +102,10 @@ export async function study(options: StudyOptions = {}): Promise<Study> {
 
     note("fine-tuning");
     const lora = Lora.create(model, { targets: "all-linear", seed, ...options.lora });
-    const steps = options.training?.steps ?? (options.training?.epochs ? undefined : 200);
+    const steps = training.steps ?? (training.epochs ? undefined : 200);
     const settings = {
       seed,
-      ...options.training,
+      ...training,
       ...{ steps, sequenceLength, lossOn, lora, signal, evalData: held },
       evalEvery: Math.max(1, Math.round((steps ?? 1000) / EVALUATIONS)),
     };
