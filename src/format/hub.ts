@@ -78,7 +78,7 @@ export function isModelFile(name: string): boolean {
  * a permission or disk space is missing; `format`: no file of the repository is wanted.
  *
  * @example
- * ```ts
+ * ```ts ignore
  * import { resolveHub } from "./hub.ts";
  *
  * const directory = await resolveHub("openai-community/gpt2", {

@@ -119,10 +119,10 @@ export interface StudyReportOptions {
  * @example
  * ```ts
  * import { studyReport } from "./study_report.ts";
- * import { runStudy } from "./study.ts";
+ * import { study } from "./study.ts";
  *
- * const { result } = await runStudy({ training: { steps: 2 }, questions: 1 });
- * await Deno.writeTextFile("report.html", studyReport(result));
+ * const { result } = await study({ training: { steps: 2 }, questions: 1 });
+ * console.log(studyReport(result, { title: "Two steps" }).length);
  * ```
  */
 export function studyReport(data: StudyResult, options: StudyReportOptions = {}): string {
