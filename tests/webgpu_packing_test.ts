@@ -1,48 +1,87 @@
 /** Frozen weights in their packed forms. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { GROUP, layoutOf, packRows } from "../src/backend/webgpu/packing.ts";
+import { layoutOf } from "../src/backend/webgpu/packing.ts";
 import { WhetError } from "../src/errors.ts";
+import type { WeightFormat } from "../src/tensor/tensor.ts";
+import { gpuTest, numbers } from "./support/webgpu.ts";
 
 Deno.test("rows are padded to whole vectors", () => {
-  assertEquals(layoutOf("f32", 5), { stride: 8, rowBytes: 32, scaleBytes: 0 });
-  assertEquals(layoutOf("f16", 5), { stride: 8, rowBytes: 16, scaleBytes: 0 });
-  assertEquals(layoutOf("q8", 5), { stride: 8, rowBytes: 8, scaleBytes: 32 });
-  assertEquals(layoutOf("q4", 5), { stride: 8, rowBytes: 4, scaleBytes: 32 });
-  assertEquals(layoutOf("q4", 9), { stride: 16, rowBytes: 8, scaleBytes: 64 });
+  const sizes = (format: WeightFormat, columns: number) => {
+    const { stride, rowBytes, scaleBytes } = layoutOf(format, columns);
+    return [stride, rowBytes, scaleBytes];
+  };
+  assertEquals(sizes("f32", 5), [8, 32, 0]);
+  assertEquals(sizes("f16", 5), [8, 16, 0]);
+  assertEquals(sizes("q8", 5), [8, 8, 32]);
+  assertEquals(sizes("q4", 5), [8, 4, 32]);
+  assertEquals(sizes("q4", 9), [16, 8, 64]);
 });
 
-/** The rms error of a column of a group in q4, relative to its range. */
-function errorOfNibbles(column: Float32Array): number {
-  const { codes, scales } = packRows(column, 1, 0, column.length, "q4");
-  const [scale, minimum] = new Float16Array(scales.buffer);
-  let error = 0;
-  column.forEach((w, i) => error += (w - (scale * (codes[i] & 15) + minimum)) ** 2);
-  return Math.sqrt(error / column.length) / (Math.max(...column) - Math.min(...column));
-}
-
-Deno.test("q4 fits scale and minimum to skewed weights too", () => {
-  // A bell without tails, shifted: rounding to 16 even steps alone errs by 1 / (15 · √12) = 0.0192.
-  const bell = Float32Array.from({ length: GROUP }, (_, i) => 5 + Math.sin(i) + Math.sin(2.3 * i + 1));
-  assert(errorOfNibbles(bell) < 0.0192, `${errorOfNibbles(bell)}`);
-  const outlier = bell.map((x, i) => i === 7 ? 9 : x);
-  assert(errorOfNibbles(outlier) < 0.0192, `${errorOfNibbles(outlier)}`);
+gpuTest("f16 rounds to the nearest half, and keeps halves", async (backend) => {
+  const data = numbers(70 * 33, 1).map((x, i) => x * 10 ** (i % 9 - 4));
+  data.set([65504, -65504, 0, -0, 2 ** -14, 2 ** -24, 1 / 3]);
+  const content = await backend.unpack(backend.pack(data, 70, 33, "f16"));
+  const expected = new Float16Array(data);
+  content.forEach((x, i) => assert(x === expected[i], `${i}: ${data[i]} became ${x}`));
 });
 
-Deno.test("constant and zero columns are kept exactly", () => {
-  for (const value of [0, 0.5, -3]) {
-    const column = new Float32Array(40).fill(value);
-    const { codes, scales } = packRows(column, 1, 0, 40, "q4");
-    const [scale, minimum] = new Float16Array(scales.buffer);
-    codes.forEach((word) => assertEquals(scale * (word & 15) + minimum, value));
-    const bytes = packRows(column, 1, 0, 40, "q8");
-    const [scale8] = new Float32Array(bytes.scales.buffer);
-    assert(Math.abs(new Int8Array(bytes.codes.buffer)[0] * scale8 - value) < 1e-6);
+gpuTest("q8 keeps each column's largest exactly, and is within half a step elsewhere", async (backend) => {
+  const [rows, columns] = [70, 33];
+  const data = numbers(rows * columns).map((x, i) => x * 10 ** (i % 7 - 3));
+  const content = await backend.unpack(backend.pack(data, rows, columns, "q8"));
+  for (let c = 0; c < columns; c++) {
+    for (let r0 = 0; r0 < rows; r0 += 32) {
+      const at = Array.from({ length: Math.min(32, rows - r0) }, (_, r) => (r0 + r) * columns + c);
+      const largest = Math.max(...at.map((i) => Math.abs(data[i])));
+      for (const i of at) {
+        assert(Math.abs(content[i] - data[i]) <= largest / 127 * 0.50001, `${i}: ${content[i]}`);
+      }
+    }
   }
 });
 
-Deno.test("a weight that no half can hold is an error that names it", () => {
+/** The rms error of numbers in q4, relative to their range. */
+async function errorInNibbles(backend: Parameters<Parameters<typeof gpuTest>[1]>[0], column: Float32Array) {
+  const content = await backend.unpack(backend.pack(column, column.length, 1, "q4"));
+  const squares = content.reduce((sum, x, i) => sum + (x - column[i]) ** 2, 0);
+  return Math.sqrt(squares / column.length) / (Math.max(...column) - Math.min(...column));
+}
+
+gpuTest("q4 fits scale and minimum to skewed weights too", async (backend) => {
+  // 16 even steps over the range alone err by 1 / (15 · √12) = 0.0192 of it.
+  const bell = Float32Array.from({ length: 32 }, (_, i) => 0.5 + Math.sin(i) + Math.sin(2.3 * i + 1));
+  for (const column of [bell, bell.map((x, i) => i === 7 ? 5 : x), bell.map((x) => x * 1e-3)]) {
+    const error = await errorInNibbles(backend, column);
+    assert(error < 0.0192, `${error}`);
+  }
+});
+
+gpuTest("constant and zero columns are kept", async (backend) => {
+  for (const value of [0, 0.5, -3]) {
+    const data = new Float32Array(40 * 3).fill(value);
+    for (const format of ["f32", "f16", "q4"] as const) {
+      assertEquals(await backend.unpack(backend.pack(data, 40, 3, format)), data);
+    }
+    const bytes = await backend.unpack(backend.pack(data, 40, 3, "q8"));
+    assert(bytes.every((x) => Math.abs(x - value) < 1e-6));
+  }
+});
+
+gpuTest("packed weights take the memory that their format says", (backend) => {
+  const taken = (["f32", "f16", "q8", "q4"] as const).map((format) => {
+    const before = backend.stats().allocatedBytes;
+    backend.pack(numbers(256 * 256), 256, 256, format);
+    return (backend.stats().allocatedBytes - before) / 256 / 256 * 8;
+  });
+  assertEquals(taken, [32, 16, 9, 5]); // bits a weight
+});
+
+gpuTest("a weight that a half cannot hold is an error that names it", (backend) => {
   const data = Float32Array.of(1, 2, 3, 70000);
-  const error = assertThrows(() => packRows(data, 2, 0, 2, "f16"), WhetError, "70000 in row 1");
-  assertEquals(error.code, "format");
-  packRows(Float32Array.of(1, 2, 3, 65504), 2, 0, 2, "f16");
+  for (const format of ["f16", "q4"] as const) {
+    const error = assertThrows(() => backend.pack(data, 2, 2, format), WhetError, "70000 in row 1");
+    assertEquals(error.code, "format");
+  }
+  backend.pack(data, 2, 2, "q8");
+  assertThrows(() => backend.pack(data, 3, 2, "f32"), WhetError, "4 numbers were packed as 3 × 2");
 });

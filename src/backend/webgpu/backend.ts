@@ -15,8 +15,9 @@ import * as loss from "./loss.ts";
 import { matmul } from "./matmul.ts";
 import { allocate } from "./memory.ts";
 import * as normalization from "./normalization.ts";
+import { pack, unpack } from "./packing.ts";
 import { slice } from "./slices.ts";
-import { free, pack, unpack } from "./weights.ts";
+import { free } from "./weights.ts";
 
 export type { GpuOptions } from "./gpu.ts";
 

@@ -7,7 +7,6 @@ import { WhetError } from "../../errors.ts";
 import { type Matrix, PackedMatrix, Tensor, type WeightFormat } from "../../tensor/tensor.ts";
 import type { Allocation } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
-import { GROUP, layoutOf, packRows } from "./packing.ts";
 import { type Bindings, type Slice, slice } from "./slices.ts";
 
 /** Some rows of a matrix, small enough for one binding. */
@@ -27,7 +26,8 @@ export interface Parts {
 }
 
 /** What a {@linkcode PackedMatrix}'s memory is. */
-interface PackedMemory extends Parts {
+export interface PackedMemory extends Parts {
+  /** Where its parts lie. */
   readonly allocations: readonly Allocation[];
 }
 
@@ -39,7 +39,7 @@ interface PackedMemory extends Parts {
  * @param multiple What the number must be a multiple of, so that the next part begins at a whole group.
  * @throws {WhetError} `resource` if not even that many fit.
  */
-function rowsPerPart(limit: number, rowBytes: number, multiple: number): number {
+export function rowsPerPart(limit: number, rowBytes: number, multiple: number): number {
   const rows = Math.floor(limit / rowBytes / multiple) * multiple;
   if (rows) return rows;
   throw new WhetError(
@@ -107,69 +107,12 @@ export function weightParts(gpu: Gpu, matrix: Matrix, beside = 0): Parts {
   };
 }
 
-function memoryOf(matrix: PackedMatrix): PackedMemory {
+/** A frozen weight's memory, if it still has any. */
+export function memoryOf(matrix: PackedMatrix): PackedMemory {
   const memory = matrix.memory as PackedMemory;
   if (memory?.allocations?.every(({ live }) => live)) return memory;
   const what = `a ${matrix.format} weight of ${matrix.rows} × ${matrix.columns}`;
   throw new WhetError("backend", `${what} is used, but not in this device's memory`);
-}
-
-/** Uploads a frozen weight. */
-export function pack(
-  gpu: Gpu,
-  data: Float32Array,
-  rows: number,
-  columns: number,
-  format: WeightFormat,
-): PackedMatrix {
-  const { stride, rowBytes, scaleBytes } = layoutOf(format, columns);
-  const size = rowsPerPart(gpu.maxBindingBytes, rowBytes, GROUP);
-  const parts: Part[] = [];
-  const allocations: Allocation[] = [];
-  for (let first = 0; first < rows; first += size) {
-    const count = Math.min(size, rows - first);
-    const { codes, scales } = packRows(data, columns, first, count, format);
-    const codeBytes = Math.ceil(codes.byteLength / 256) * 256;
-    const what = `a ${format} weight of ${rows} × ${columns}`;
-    const allocation = gpu.allocate(codeBytes + scales.byteLength, what);
-    allocations.push(allocation);
-    const weight = { block: allocation.block, offset: 0, bytes: codes.byteLength };
-    gpu.write(weight, codes);
-    const bindings: Record<string, Slice> = { weight };
-    if (scaleBytes) {
-      bindings.scales = { block: allocation.block, offset: codeBytes, bytes: scales.byteLength };
-      gpu.write(bindings.scales, scales);
-    }
-    const params = { weightRows: count, weightColumns: columns, weightStride: stride };
-    parts.push({ first, rows: count, bindings, params });
-  }
-  gpu.allocations++;
-  const memory: PackedMemory = { format, parts, allocations };
-  return new PackedMatrix(rows, columns, format, memory);
-}
-
-/** Reads a frozen weight back as the kernels see it. */
-export async function unpack(gpu: Gpu, matrix: PackedMatrix): Promise<Float32Array> {
-  const { rows, columns } = matrix;
-  const content = new Float32Array(rows * columns);
-  const { format, parts } = memoryOf(matrix);
-  const size = Math.max(1, Math.floor(gpu.maxBindingBytes / (columns * 4)));
-  const reads: Promise<void>[] = [];
-  for (const part of parts) {
-    for (let row = 0; row < part.rows; row += size) {
-      const count = Math.min(size, part.rows - row);
-      const bytes = count * columns * 4;
-      const allocation = gpu.allocate(bytes, `${count} rows of ${columns}`);
-      const out = { block: allocation.block, offset: 0, bytes };
-      const params = { row, rows: count, ...part.params };
-      const groups = Math.ceil(count * Math.ceil(columns / 4) / 256);
-      gpu.run("unpack", { ...part.bindings, out }, params, [groups], { FORMAT: format });
-      reads.push(gpu.read(out).then((numbers) => content.set(numbers, (part.first + row) * columns)));
-      gpu.release(allocation);
-    }
-  }
-  await Promise.all(reads);
-  return content;
 }
 
 /** Gives a tensor's or packed weight's memory back. */
