@@ -61,7 +61,7 @@ const BOLD = 1.18;
  * import { lossCurve } from "./loss_curve.ts";
  *
  * const svg = lossCurve([{ step: 1, loss: 3.2 }, { step: 2, loss: 2.9 }], { title: "Training loss" });
- * await Deno.writeTextFile("loss.svg", svg);
+ * console.log(svg); // <svg xmlns="http://www.w3.org/2000/svg" …
  * ```
  */
 export function lossCurve(points: readonly LossPoint[], options: LossCurveOptions = {}): string {
