@@ -36,7 +36,7 @@ export type { Backend, BackendStats } from "./src/tensor/backend.ts";
 export type { WeightFormat } from "./src/tensor/tensor.ts";
 export { StreamingDecoder, type Tokenizer } from "./src/text/tokenizers.ts";
 export { type Study, study, type StudyOptions } from "./src/report/study.ts";
-export type { StudyAnswer, StudyResult, StudyScores } from "./src/report/study_report.ts";
+export type { StudyAnswer, StudyResult, StudyScores } from "./src/report/study_result.ts";
 export type { LossPoint } from "./src/report/series.ts";
 export type { SamplingOptions } from "./src/generate/sampler.ts";
 

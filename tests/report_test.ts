@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { studyReport, type StudyResult } from "../src/report/study_report.ts";
+import { studyReport } from "../src/report/study_report.ts";
+import type { StudyResult } from "../src/report/study_result.ts";
 
 const RESULT: StudyResult = {
   model: "nano",

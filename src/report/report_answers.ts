@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { StudyAnswer } from "./study_report.ts";
+import type { StudyAnswer } from "./study_result.ts";
 import { escapeText } from "./text.ts";
 
 /**

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { StudyScores } from "./study_report.ts";
+import type { StudyScores } from "./study_result.ts";
 import { escapeText, formatNumber } from "./text.ts";
 
 /**

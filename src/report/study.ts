@@ -15,7 +15,8 @@ import { STOP } from "../text/templates.ts";
 import type { TrainOptions } from "../train/options.ts";
 import { train, type TrainStep } from "../train/trainer.ts";
 import { VERSION } from "../version.ts";
-import { type StudyAnswer, studyReport, type StudyResult } from "./study_report.ts";
+import { studyReport } from "./study_report.ts";
+import type { StudyAnswer, StudyResult } from "./study_result.ts";
 
 /** What a study is made of; with nothing given it runs on the model and the dialogues that are part of Whet. */
 export interface StudyOptions {
