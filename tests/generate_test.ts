@@ -334,7 +334,7 @@ Deno.test("an abort ends generation with its reason, before the first token, bet
       const seen: GeneratedChunk[] = [];
       await assertRejects(
         async () => {
-          for await (const chunk of model.generate(batch, { maxTokens: 30, signal: controller.signal })) {
+          for await (const chunk of model.generate(batch, { ...greedy(30), signal: controller.signal })) {
             seen.push(chunk);
             if (seen.length === 4) controller.abort(new Error("enough"));
           }
