@@ -47,6 +47,15 @@ gpuTest("reads that overlap in time see each its own moment", async (backend) =>
   (await Promise.all(reads)).forEach((content, i) => assertEquals([content[0], content[999]], [i, i]));
 });
 
+gpuTest("reads that are asked for together share one submission", async (backend) => {
+  const x = backend.upload(numbers(100));
+  const before = backend.stats();
+  const [a, b] = await Promise.all([backend.read(x), backend.read(x.slice(64, [3]))]);
+  assertEquals([a, b], [numbers(100), numbers(100).slice(64, 67)]);
+  const after = backend.stats();
+  assertEquals([after.submissions, after.readbacks], [before.submissions + 1, before.readbacks + 2]);
+});
+
 gpuTest("more parameters than one submission holds go into the next", async (backend) => {
   const x = backend.upload(new Float32Array(3));
   const ones = backend.upload(new Float32Array(3).fill(1));

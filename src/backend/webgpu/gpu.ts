@@ -61,6 +61,7 @@ export class Gpu implements Disposable {
   readonly #stagingData = new Uint8Array(STAGING_BYTES);
   #stagingBytes = 0;
   #uploadedBytes = 0;
+  #flushing?: Promise<void>;
 
   // Counters
   #dispatches = 0;
@@ -178,7 +179,7 @@ export class Gpu implements Disposable {
     const { buffer } = reader.block;
     this.#copies().copyBufferToBuffer(block.buffer, offset, buffer, 0, bytes);
     block.used = reader.block.used = this.#serial;
-    this.flush();
+    await this.#flushSoon();
     try {
       await buffer.mapAsync(GPUMapMode.READ, 0, bytes);
     } catch (error) {
@@ -283,6 +284,14 @@ export class Gpu implements Disposable {
     if (this.#serial % TRIM_EVERY) return;
     this.#pool.trim(this.#serial);
     this.#readers.trim(this.#serial);
+  }
+
+  /** Submits at the end of this turn, so that reads that are asked for together share a submission. */
+  #flushSoon(): Promise<void> {
+    return this.#flushing ??= Promise.resolve().then(() => {
+      this.#flushing = undefined;
+      this.flush();
+    });
   }
 
   /** Frees the device and all of its memory. */
