@@ -7,7 +7,7 @@ const PROMPT = "\n\nHuman: Hi\n\nAssistant:";
 
 /** The strict instruction set gives the same bits wherever the module comes from. */
 const LOAD = { backend: "wasm", instructionSet: "strict" } as const;
-const STUDY = { training: { steps: 3, learningRate: 2e-3 }, questions: 1, maxTokens: 8 };
+const STUDY = { training: { steps: 3, learningRate: 1e-3 }, questions: 1, maxTokens: 8 };
 
 /** All of a study but the time that it took. */
 function figures({ lossBase, lossTuned, points, evalPoints, answers }: StudyResult) {
@@ -61,7 +61,19 @@ Deno.test("the command run from a raw file's address studies, and says that with
   await using sandbox = new Sandbox();
   const { code, stdout, stderr } = await sandbox.run(
     ...["run", "--no-prompt", `--allow-import=${server.host}`, server.module, "study", "--json"],
-    ...["--steps", "3", "--questions", "1", "--max-tokens", "8", "--backend", "wasm", "--strict"],
+    ...[
+      "--steps",
+      "3",
+      "--questions",
+      "1",
+      "--max-tokens",
+      "8",
+      "--lr",
+      "1e-3",
+      "--backend",
+      "wasm",
+      "--strict",
+    ],
   );
   assertEquals(code, 0, stderr);
   const { loss_base, loss_tuned, report } = JSON.parse(stdout);
