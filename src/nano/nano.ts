@@ -42,7 +42,10 @@ export async function nanoDialogues(): Promise<{ training: Dialogues; held: Dial
 
 /** Base64 of gzip, to bytes. */
 async function unpack(content: string): Promise<Uint8Array> {
-  const packed = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+  const characters = atob(content);
+  const packed = new Uint8Array(characters.length);
+  // Not Uint8Array.from: called for each of a million characters, it took 200 ms, half of a start.
+  for (let i = 0; i < packed.length; i++) packed[i] = characters.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
