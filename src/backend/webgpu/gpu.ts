@@ -199,11 +199,8 @@ export class Gpu implements Disposable {
     this.#buffers++;
     const inUse = this.#pool?.liveBytes ?? 0;
     const what = () => `allocating ${mebibytes(size)} on the GPU, ${mebibytes(inUse)} being in use`;
-    return this.#faults.guard(
-      ["out-of-memory", "validation"],
-      what,
-      () => this.device.createBuffer({ size, usage }),
-    );
+    const create = () => this.device.createBuffer({ size, usage });
+    return this.#faults.guard(["out-of-memory", "validation"], what, create);
   }
 
   // Work
@@ -256,26 +253,8 @@ export class Gpu implements Disposable {
     if (!this.#encoder) return;
     const encoder = this.#copies();
     const recorded = this.#recorded;
-    const { queue } = this.device;
-    this.#faults.guard(
-      ["out-of-memory", "validation"],
-      () => `WebGPU refused ${describeAll(recorded)}`,
-      () => {
-        if (this.#uniformBytes) {
-          queue.writeBuffer(this.#uniforms, 0, this.#uniformWords, 0, this.#uniformBytes / 4);
-        }
-        if (this.#stagingBytes) {
-          queue.writeBuffer(
-            this.#staging!,
-            0,
-            this.#stagingData,
-            0,
-            this.#stagingBytes,
-          );
-        }
-        queue.submit([encoder.finish()]);
-      },
-    );
+    const what = () => `WebGPU refused ${describeAll(recorded)}`;
+    this.#faults.guard(["out-of-memory", "validation"], what, () => this.#submit(encoder.finish()));
     this.#encoder = undefined;
     this.#recorded = [];
     this.#uniformBytes = this.#stagingBytes = this.#uploadedBytes = 0;
@@ -284,6 +263,16 @@ export class Gpu implements Disposable {
     if (this.#serial % TRIM_EVERY) return;
     this.#pool.trim(this.#serial);
     this.#readers.trim(this.#serial);
+  }
+
+  /** Hands commands to the queue, behind the parameters and contents that they need. */
+  #submit(commands: GPUCommandBuffer): void {
+    const { queue } = this.device;
+    if (this.#uniformBytes) {
+      queue.writeBuffer(this.#uniforms, 0, this.#uniformWords, 0, this.#uniformBytes / 4);
+    }
+    if (this.#stagingBytes) queue.writeBuffer(this.#staging!, 0, this.#stagingData, 0, this.#stagingBytes);
+    queue.submit([commands]);
   }
 
   /** Submits at the end of this turn, so that reads that are asked for together share a submission. */
@@ -311,12 +300,9 @@ export class Gpu implements Disposable {
     const folds = y ?? Math.ceil(x / limit);
     const across = y === undefined && folds > 1 ? Math.ceil(x / folds) : x;
     if (across <= limit && folds <= limit) return [across, folds];
-    throw new WhetError(
-      "resource",
-      `${describe(name, params)} takes ${x} × ${
-        y ?? 1
-      } workgroups, but this GPU runs ${limit} along one axis`,
-    );
+    const size = `${x} × ${y ?? 1} workgroups`;
+    const message = `${describe(name, params)} takes ${size}, but this GPU runs ${limit} along one axis`;
+    throw new WhetError("resource", message);
   }
 
   /** Puts parameters where the kernel will find them; returns at which offset. */

@@ -77,7 +77,7 @@ export function rowSlice(tensor: Tensor, { first, rows }: Range): Slice {
   return slice(tensor, first * columns, rows * columns);
 }
 
-/** Every so manieth row of a plain matrix begins at a multiple of 64 elements, where a binding may. */
+/** How many rows lie between two that begin at a multiple of 64 elements, where a binding may begin. */
 function rowAlignment(columns: number): number {
   if (columns === 0) return 1;
   let power = 64;
