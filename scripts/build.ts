@@ -1,11 +1,12 @@
 /**
- * `deno task build`: compiles `wasm/` (AssemblyScript) and embeds the modules, and `kernels/` (WGSL), as
- * constants in TypeScript, so that the library needs no file of its own when it runs. With `--check`
+ * `deno task build`: compiles `wasm/` (AssemblyScript) and embeds the modules, the source of their workers, and
+ * `kernels/` (WGSL), as constants in TypeScript, so that the library needs no file of its own when it runs. With `--check`
  * nothing is written: exit status 1 names each embedded file that is out of step with its sources.
  *
  * @module
  */
 import { Buffer } from "node:buffer";
+import { stripTypeScriptTypes } from "node:module";
 import asc from "npm:assemblyscript@0.28.20/asc";
 
 const root = new URL("../", import.meta.url);
@@ -58,6 +59,16 @@ function members(declarations: string): string[] {
     .flatMap(({ file, signature }) => [`/** In \`wasm/${file}.ts\`. */`, signature]);
 }
 
+/** The parameters' names of the members of an interface. */
+function parameters(members: string[]): string[] {
+  return members.flatMap((line) => {
+    const [, name, list] = /^(\w+)\((.*)\):/.exec(line) ?? [];
+    return name
+      ? [`${name}: ${JSON.stringify(list.split(", ").map((one) => one.split(":")[0]).join(" "))},`]
+      : [];
+  });
+}
+
 async function wasmConstants(): Promise<string> {
   const lines = [
     "// Written by `deno task build` out of wasm/; do not edit.",
@@ -73,8 +84,28 @@ async function wasmConstants(): Promise<string> {
     lines.push(`  "${Buffer.from(module).toString("base64")}";`);
   }
   lines.push("", "/** What both modules export; pointers and sizes are unsigned 32-bit numbers. */");
-  lines.push("export interface Kernels {", ...signatures.map((line) => `  ${line}`), "}", "");
+  lines.push("export interface Kernels {", ...signatures.map((line) => `  ${line}`), "}");
+  lines.push("", "/** The names of their parameters. */");
+  lines.push("export const PARAMETERS: Record<keyof Kernels, string> = {");
+  lines.push(...parameters(signatures).map((line) => `  ${line}`), "};", "");
   return lines.join("\n");
+}
+
+/** `tiles.ts` as the plain JavaScript of a worker. */
+function workerConstants(): string {
+  const source = Deno.readTextFileSync(new URL("src/backend/wasm/tiles.ts", root));
+  const plain = stripTypeScriptTypes(source)
+    .replaceAll(/\/\*[^]*?\*\/|\/\/.*$|^export /gm, "")
+    .split("\n").map((line) => line.trim()).filter(Boolean).join("\n");
+  const code = `${plain}\nonmessage = ({ data }) => {\nserve(data);\nclose();\n};\n`;
+  return [
+    "// Written by `deno task build` out of src/backend/wasm/tiles.ts; do not edit.",
+    "/** What a worker of the WebAssembly backend runs. @module */",
+    "",
+    "/** The worker's source. */",
+    `export const WORKER: string = ${JSON.stringify(code)};`,
+    "",
+  ].join("\n");
 }
 
 function wgslConstants(): string {
@@ -108,6 +139,7 @@ if (import.meta.main) {
   const check = Deno.args.includes("--check");
   const outputs = {
     "src/backend/wasm/kernels.gen.ts": await wasmConstants(),
+    "src/backend/wasm/worker.gen.ts": workerConstants(),
     "src/backend/webgpu/kernels.gen.ts": wgslConstants(),
   };
   let stale = 0;

@@ -360,8 +360,11 @@ for (const instructionSet of SETS) {
 
 Deno.test("the relaxed and the strict build are what they say", async () => {
   for (const instructionSet of SETS) {
-    using backend = await createWasmBackend({ instructionSet });
-    assertEquals([backend.name, backend.description], ["wasm", `SIMD WebAssembly, ${instructionSet}`]);
+    using backend = await createWasmBackend({ instructionSet, threads: 1 });
+    assertEquals([backend.name, backend.description], [
+      "wasm",
+      `SIMD WebAssembly, ${instructionSet}, 1 thread`,
+    ]);
     // (1 + 2⁻¹²)² − (1 + 2⁻¹¹) is 2⁻²⁴ if the product is not rounded before it is added.
     const out = backend.allocate([1, 1]);
     const a = backend.upload(Float32Array.of(1 + 2 ** -11, 1 + 2 ** -12), [1, 2]);

@@ -58,8 +58,8 @@ Deno.test("auto falls back to WebAssembly from a card whose driver fails, and de
 
 Deno.test("without an adapter auto is WebAssembly, and webgpu by name says what to do", async () => {
   await withAdapter(null, async () => {
-    using backend = await createBackend("auto", { instructionSet: "strict" });
-    assertEquals(backend.description, "SIMD WebAssembly, strict");
+    using backend = await createBackend("auto", { instructionSet: "strict", threads: 3 });
+    assertEquals(backend.description, "SIMD WebAssembly, strict, 3 threads");
     const { auto, reason, webgpu, wasm } = await describeBackends();
     assertEquals([auto, webgpu], ["wasm", null]);
     assert(reason.includes("no adapter"), reason);

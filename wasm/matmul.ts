@@ -44,6 +44,11 @@ function blockRows(M: usize, depth: usize): usize {
   return min(rows, ((M + ROWS - 1) / ROWS) * ROWS);
 }
 
+/** How many rows a call of {@linkcode matmul} with these sizes computes at once; `gathered`: with a frozen bᵀ. */
+export function matmulRows(M: usize, K: usize, gathered: bool): usize {
+  return blockRows(M, blockDepth(M, K, gathered));
+}
+
 /** How many panels' strips wait for the next block of K: as many as the second-level cache holds. */
 function groupPanels(rows: usize): usize {
   return STRIPS / (rows * 64);

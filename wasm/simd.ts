@@ -122,8 +122,3 @@ export function transpose4x4(from: usize, fromStep: usize, to: usize, toStep: us
   v128.store(to + 2 * toStep, lowHalves(c, d));
   v128.store(to + 3 * toStep, highHalves(c, d));
 }
-
-/** Where the kernels' constants end in memory; what is allocated must lie beyond. */
-export function constantsEnd(): usize {
-  return __heap_base;
-}

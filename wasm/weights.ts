@@ -42,25 +42,26 @@ export function panelBytes(format: u32, K: usize): usize {
 }
 
 /**
- * Packs rows k0 … k1 − 1, which lie row-major (·, N) at `from`, into the weight at `to`; k0 is a multiple
- * of 32, and so is k1 unless it is K. `scratch` holds 32 × 16 floats.
+ * Packs rows begin … end − 1 of those that lie row-major (·, N) at `from`, the first of them row `first`, into
+ * the weight at `to`; begin is a multiple of 32, and so is end unless it is K. `scratch` holds 32 × 16 floats.
  */
 export function packRows(
   format: u32,
   from: usize,
+  first: usize,
   to: usize,
   K: usize,
   N: usize,
-  k0: usize,
-  k1: usize,
+  begin: usize,
+  end: usize,
   scratch: usize,
 ): void {
   const bytes = panelBytes(format, K);
   for (let column: usize = 0; column < N; column += PANEL, to += bytes) {
     const width = min(PANEL, N - column);
-    for (let k = k0; k < k1; k += GROUP) {
-      const rows = min(GROUP, k1 - k);
-      const source = from + ((k - k0) * N + column) * 4;
+    for (let k = begin; k < end; k += GROUP) {
+      const rows = min(GROUP, end - k);
+      const source = from + ((k - first) * N + column) * 4;
       if (format == F32) {
         copyBlock(source, N, width, rows, to + k * 64);
         continue;
@@ -244,25 +245,26 @@ export function unpackPanel(format: u32, panel: usize, k0: usize, k1: usize, to:
   }
 }
 
-/** Rows k0 … k1 − 1 as row-major (·, N) floats at `to`; `scratch` holds 32 × 16 floats. */
+/** Rows begin … end − 1 as row-major (·, N) floats at `to`, where row `first` lies; `scratch` holds 32 × 16 floats. */
 export function unpackRows(
   format: u32,
   from: usize,
   to: usize,
+  first: usize,
   K: usize,
   N: usize,
-  k0: usize,
-  k1: usize,
+  begin: usize,
+  end: usize,
   scratch: usize,
 ): void {
   const bytes = panelBytes(format, K);
   for (let column: usize = 0; column < N; column += PANEL, from += bytes) {
     const width = min(PANEL, N - column);
-    for (let k = k0; k < k1; k += GROUP) {
-      const rows = min(GROUP, k1 - k);
+    for (let k = begin; k < end; k += GROUP) {
+      const rows = min(GROUP, end - k);
       unpackPanel(format, from, k, k + rows, scratch);
       for (let i: usize = 0; i < rows; i++) {
-        memory.copy(to + ((k - k0 + i) * N + column) * 4, scratch + i * 64, width * 4);
+        memory.copy(to + ((k - first + i) * N + column) * 4, scratch + i * 64, width * 4);
       }
     }
   }

@@ -14,6 +14,8 @@ export type BackendName = "auto" | "webgpu" | "wasm";
 export interface BackendOptions {
   /** WebAssembly's instruction set; by default relaxed where the engine has it. */
   instructionSet?: InstructionSet;
+  /** Threads that WebAssembly computes with; by default as many as there are cores. */
+  threads?: number;
 }
 
 /** An adapter that WebGPU found, for people to read. */

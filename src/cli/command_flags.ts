@@ -34,7 +34,13 @@ export const MODEL = {
     help: "how the model's weights are stored",
     standard: "f32",
   },
-  threads: { kind: "count", value: "N", help: "threads of the WASM backend", standard: "1" },
+  threads: {
+    kind: "count",
+    most: 256,
+    value: "N",
+    help: "threads of the WASM backend",
+    standard: "all cores",
+  },
   strict: { kind: "switch", help: "WASM without relaxed instructions: the same bits on every machine" },
 } as const satisfies Flags;
 

@@ -26,12 +26,9 @@ export async function openModel(source: string, values: ModelValues): Promise<GP
   const backend = values.backend as "auto" | "webgpu" | "wasm" | undefined;
   const weights = values.weights as "f32" | "f16" | "q8" | "q4" | undefined;
   const loading = showLoading(quiet);
-  if (values.threads !== undefined && values.threads > 1 && !quiet) {
-    note(`--threads ${values.threads}: threads are not built yet; computing with one`);
-  }
   try {
     const model = await GPT2.load(source, {
-      ...{ backend, weights, ...loading },
+      ...{ backend, weights, threads: values.threads, ...loading },
       ...(values.strict ? { instructionSet: "strict" } : {}),
     });
     try {

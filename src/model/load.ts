@@ -28,6 +28,8 @@ export interface BackendOptions {
   backend?: "auto" | "webgpu" | "wasm" | Backend;
   /** WASM's instructions: `"relaxed"` (fast) or `"strict"` (the same bits on every machine) [relaxed where there is]. */
   instructionSet?: "relaxed" | "strict";
+  /** Threads that WASM computes with, which its results do not depend on [all cores; 1 where workers are missing]. */
+  threads?: number;
 }
 
 /** How {@linkcode GPT2.load} loads. */

@@ -34,7 +34,7 @@ export async function candidates(): Promise<Candidate[]> {
     name: `wasm ${instructionSet}`,
     async create() {
       const { createWasmBackend } = await import("../../src/backend/wasm/backend.ts");
-      return await createWasmBackend({ instructionSet });
+      return await createWasmBackend({ instructionSet, threads: 1 });
     },
     ignore: false,
     activationStep: 0,
@@ -42,6 +42,17 @@ export async function candidates(): Promise<Candidate[]> {
   return [
     wasm("strict"),
     wasm("relaxed"),
+    {
+      ...wasm("relaxed"),
+      name: "wasm relaxed, 3 threads",
+      async create() {
+        const { openWasmBackend } = await import("../../src/backend/wasm/backend.ts");
+        // However little there is to do, it is shared out.
+        const backend = await openWasmBackend({ instructionSet: "relaxed", threads: 3, price: 0, least: 0 });
+        await backend.pool?.assemble();
+        return backend;
+      },
+    },
     {
       name: "webgpu",
       async create() {

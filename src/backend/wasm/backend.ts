@@ -2,30 +2,41 @@
  * The kernels' home in SIMD WebAssembly: everywhere, with the same results on every run.
  *
  * A call computes at once, so nothing is ever enqueued. The kernels themselves are in `wasm/`; here they get
- * checked shapes, addresses and scratch memory. Heavy ones take a range of rows or panels, and their results
- * do not depend on how such ranges are cut.
+ * checked shapes, addresses and scratch memory. Heavy ones take a range of rows or panels, which is shared out
+ * among threads; their results do not depend on how such ranges are cut. The numbers beside their names are
+ * about how many nanoseconds one of that range takes: measured on one machine, good enough on others.
  *
  * @module
  */
+import { WhetError } from "../../errors.ts";
 import type * as tensor from "../../tensor/backend.ts";
 import { PackedMatrix, type Tensor } from "../../tensor/tensor.ts";
 import { expect, expectBelow, extents, matrixExtents, sequences } from "./checks.ts";
+import { type Call, call } from "./dispatch.ts";
 import { compile, type InstructionSet } from "./instance.ts";
-import type { Kernels } from "./kernels.gen.ts";
-import { KINDS, PANEL, Store } from "./store.ts";
+import { canShare, cores, MOST_THREADS } from "./pool.ts";
+import { KINDS, PANEL, Store, type Threads } from "./store.ts";
 
 /** Rows that one call of the attention kernel takes. */
 const QUERIES = 64;
 /** Elements of a partial sum of squares. */
 const PART = 4096;
+/** Nanoseconds of a multiplication and addition in tiles of 6 rows. */
+const PRODUCT = 0.043;
+/** The same of a single row, where all time goes into reading weights, by their storage format. */
+const PRODUCT_OF_ONE = [0.13, 0.2, 0.25, 0.4, 0.3];
+/** Nanoseconds of an exponential in a softmax. */
+const EXP = 1.2;
 
 /**
  * Opens the WebAssembly backend.
  *
  * @param options `instructionSet`: `"relaxed"` (fused multiply-add, faster) or `"strict"` (the same bits on every
- * machine); by default relaxed where the engine has it.
+ * machine); by default relaxed where the engine has it. `threads`: how many compute, by default as many as there
+ * are cores; one where this runtime cannot share memory with workers. The results do not depend on it.
  * @returns The backend; dispose it to free its memory.
- * @throws {WhetError} `backend` if the engine cannot run the instruction set.
+ * @throws {WhetError} `backend` if the engine cannot run the instruction set, `option` for a number of threads
+ * that makes no sense.
  *
  * @example
  * ```ts
@@ -39,24 +50,45 @@ const PART = 4096;
  * ```
  */
 export async function createWasmBackend(
-  options: { instructionSet?: InstructionSet } = {},
+  options: { instructionSet?: InstructionSet; threads?: number } = {},
 ): Promise<tensor.Backend> {
-  const { set, module } = await compile(options.instructionSet);
-  return new WasmBackend(module, set);
+  return await openWasmBackend(options);
+}
+
+/** {@linkcode createWasmBackend} with the pool's settings in reach, for tests and measurements. */
+export async function openWasmBackend(
+  { instructionSet, threads: wanted, ...settings }: { instructionSet?: InstructionSet } & Partial<Threads> =
+    {},
+): Promise<WasmBackend> {
+  if (wanted !== undefined && !(Number.isInteger(wanted) && wanted >= 1 && wanted <= MOST_THREADS)) {
+    throw new WhetError(
+      "option",
+      `threads: expected a whole number from 1 to ${MOST_THREADS}, got ${wanted}`,
+    );
+  }
+  const threads = wanted === undefined ? cores() : canShare() ? wanted : 1;
+  const { set, module } = await compile(instructionSet, threads > 1);
+  return new WasmBackend(module, set, { threads, ...settings });
 }
 
 /** {@linkcode tensor.Backend} over one linear memory. */
 export class WasmBackend extends Store implements tensor.Backend {
   readonly name = "wasm";
-  readonly description: string;
+  readonly #set: InstructionSet;
 
   /**
    * @param module A compiled build of the kernels.
    * @param set Which build it is.
+   * @param threads How many threads.
    */
-  constructor(module: WebAssembly.Module, set: InstructionSet) {
-    super(module);
-    this.description = `SIMD WebAssembly, ${set}`;
+  constructor(module: WebAssembly.Module, set: InstructionSet, threads: Threads) {
+    super(module, threads);
+    this.#set = set;
+  }
+
+  get description(): string {
+    const threads = this.pool?.strength ?? 1;
+    return `SIMD WebAssembly, ${this.#set}, ${threads} thread${threads > 1 ? "s" : ""}`;
   }
 
   matmul(args: tensor.MatmulArgs): void {
@@ -77,14 +109,16 @@ export class WasmBackend extends Store implements tensor.Backend {
     expect(K > 0, "matmul: K is 0");
     expect(!(transposeA && packed), "matmul: transposeA takes a plain b");
     expect(!(accumulate && args.activation), "matmul: accumulate excludes activation");
-    const kernels = this.call;
+    const bytes = this.call.matmulScratch(M, N, K, packed && transposeB) >>> 0;
     if (M === 0 || N === 0) return;
-    const scratch = this.memory.scratch(kernels.matmulScratch(M, N, K, packed && transposeB) >>> 0);
-    kernels.matmul(
+    const { scratch, stride } = this.scratch(bytes);
+    const kind = packed ? KINDS[b.format] : KINDS.plain;
+    const cost = M === 1 ? PRODUCT_OF_ONE[kind] : PRODUCT * Math.max(1, 6 / M);
+    this.share(
+      { kernel: "matmul", cost, stride },
       ...[this.at(args.a, "matmul: a"), transposeA] as const,
       packed ? this.alive(b.memory, "matmul: b").pointer : this.at(b, "matmul: b"),
-      packed ? KINDS[b.format] : KINDS.plain,
-      transposeB,
+      ...[kind, transposeB] as const,
       this.at(args.out, "matmul: out"),
       ...[M, N, K, alpha] as const,
       (accumulate ? 1 : 0) | (args.activation ? 2 : 0),
@@ -102,8 +136,9 @@ export class WasmBackend extends Store implements tensor.Backend {
     expectBelow(this.indices(tokens, "embedding: tokens", T), V, "embedding: tokens");
     expectBelow(this.indices(positions, "embedding: positions", T), extents(wpe)[0], "embedding: positions");
     const packed = wte instanceof PackedMatrix;
-    const scratch = this.memory.scratch(PANEL * 4);
-    this.call.embedding(
+    const { scratch, stride } = this.scratch(PANEL * 4);
+    this.share(
+      { kernel: "embedding", cost: (packed ? 2 : 0.3) * C, stride },
       packed ? this.alive(wte.memory, "embedding: wte").pointer : this.at(wte, "embedding: wte"),
       packed ? KINDS[wte.format] : KINDS.plain,
       V,
@@ -116,26 +151,29 @@ export class WasmBackend extends Store implements tensor.Backend {
   }
 
   embeddingBackward({ tokens, positions, dOut, dWte, dWpe }: tensor.EmbeddingBackwardArgs): void {
-    const kernels = this.call;
     for (
       const [rows, gradient, name] of [[tokens, dWte, "tokens"], [positions, dWpe, "positions"]] as const
     ) {
-      if (gradient) this.#addToRows(kernels, dOut, rows, gradient, `embeddingBackward: ${name}`);
+      if (gradient) this.#addToRows(dOut, rows, gradient, `embeddingBackward: ${name}`);
     }
   }
 
   /** out[rows[i]] += x[i], in the order of i. */
-  #addToRows(kernels: Kernels, x: Tensor, rows: Tensor, out: Tensor, name: string): void {
+  #addToRows(x: Tensor, rows: Tensor, out: Tensor, name: string): void {
     const [N, C] = extents(x);
     expect(extents(out)[1] === C, `${name}: [${x.shape}] and [${out.shape}] differ in their channels`);
     expectBelow(this.indices(rows, name, N), extents(out)[0], name);
     const at = this.at(rows, name, N, "u32");
-    kernels.addToRows(this.at(x, name), at, this.at(out, name), N, C, 0, C);
+    this.share(
+      { kernel: "addToRows", cost: 0.3 * N },
+      ...[this.at(x, name), at, this.at(out, name), N, C, 0, C] as const,
+    );
   }
 
   layerNorm({ x, weight, bias, out, mean, rstd, epsilon }: tensor.LayerNormArgs): void {
     const [T, C] = extents(x);
-    this.call.layerNorm(
+    this.share(
+      { kernel: "layerNorm", cost: 0.4 * C },
       this.at(x, "layerNorm: x"),
       this.at(weight, "layerNorm: weight", C),
       this.at(bias, "layerNorm: bias", C),
@@ -148,7 +186,6 @@ export class WasmBackend extends Store implements tensor.Backend {
 
   layerNormBackward(args: tensor.LayerNormBackwardArgs): void {
     const [T, C] = extents(args.x);
-    const kernels = this.call;
     const x = this.at(args.x, "layerNormBackward: x");
     const weight = this.at(args.weight, "layerNormBackward: weight", C);
     const mean = this.at(args.mean, "layerNormBackward: mean", T);
@@ -157,19 +194,31 @@ export class WasmBackend extends Store implements tensor.Backend {
     const dX = this.at(args.dX, "layerNormBackward: dX", T * C);
     const dWeight = this.at(args.dWeight, "layerNormBackward: dWeight", C);
     const dBias = this.at(args.dBias, "layerNormBackward: dBias", C);
-    if (dX) kernels.layerNormBackward(x, weight, mean, rstd, dOut, dX, args.accumulate ?? false, C, 0, T);
-    if (dWeight) kernels.layerNormWeightGradient(x, mean, rstd, dOut, dWeight, T, C, 0, C);
-    if (dBias) kernels.sumRows(dOut, dBias, T, C, 0, C);
+    const calls: Call[] = [];
+    if (dX) {
+      const accumulate = args.accumulate ?? false;
+      calls.push(
+        call({ kernel: "layerNormBackward", cost: C }, x, weight, mean, rstd, dOut, dX, accumulate, C, 0, T),
+      );
+    }
+    if (dWeight) {
+      calls.push(
+        call({ kernel: "layerNormWeightGradient", cost: 0.4 * T }, x, mean, rstd, dOut, dWeight, T, C, 0, C),
+      );
+    }
+    if (dBias) calls.push(call({ kernel: "sumRows", cost: 0.2 * T }, dOut, dBias, T, C, 0, C));
+    this.shareAll(calls);
   }
 
   gelu({ x, out }: tensor.GeluArgs): void {
     const n = x.length;
-    this.call.gelu(this.at(x, "gelu: x"), this.at(out, "gelu: out", n), 0, n);
+    this.share({ kernel: "gelu", cost: 1.2 }, this.at(x, "gelu: x"), this.at(out, "gelu: out", n), 0, n);
   }
 
   geluBackward({ x, dOut, dX, accumulate = false }: tensor.GeluBackwardArgs): void {
     const n = x.length;
-    this.call.geluBackward(
+    this.share(
+      { kernel: "geluBackward", cost: 1.5 },
       this.at(x, "geluBackward: x"),
       this.at(dOut, "geluBackward: dOut", n),
       this.at(dX, "geluBackward: dX", n),
@@ -184,19 +233,22 @@ export class WasmBackend extends Store implements tensor.Backend {
     const to = this.at(out, "attention: out");
     const sums = this.at(logSumExp, "attention: logSumExp", T * heads);
     const runs = sequences(this.indices(starts, "attention: starts", T));
-    const kernels = this.call;
-    const scratch = this.memory.scratch(kernels.attentionScratch(C / heads) >>> 0);
+    const D = C / heads;
+    const { scratch, stride } = this.scratch(this.call.attentionScratch(D) >>> 0);
     const [step, outStep] = [12 * C, 4 * C];
+    const calls: Call[] = [];
     for (const { begin, end } of runs) {
       const keys = from + begin * step + 4 * C;
       for (let t = begin; t < end; t += QUERIES) {
-        kernels.attention(
+        const [count, first] = [Math.min(QUERIES, end - t), t - begin];
+        calls.push(call(
+          { kernel: "attention", cost: attentionCost(count, first, D), stride },
           ...[from + t * step, step, keys, step, keys + 4 * C, step, to + t * outStep, outStep] as const,
-          ...[sums + t * heads * 4, heads, C / heads, scale] as const,
-          ...[Math.min(QUERIES, end - t), t - begin, 0, heads, scratch] as const,
-        );
+          ...[sums + t * heads * 4, heads, D, scale, count, first, 0, heads, scratch] as const,
+        ));
       }
     }
+    this.shareAll(calls);
   }
 
   attentionBackward(args: tensor.AttentionBackwardArgs): void {
@@ -214,16 +266,17 @@ export class WasmBackend extends Store implements tensor.Backend {
       runs.every(({ begin, end }) => ends[begin] === end),
       "attentionBackward: starts and ends describe different sequences",
     );
-    const kernels = this.call;
+    const D = C / heads;
     const longest = runs.reduce((length, { begin, end }) => Math.max(length, end - begin), 0);
-    const scratch = this.memory.scratch(kernels.attentionBackwardScratch(longest, C / heads) >>> 0);
-    for (const { begin, end } of runs) {
+    const { scratch, stride } = this.scratch(this.call.attentionBackwardScratch(longest, D) >>> 0);
+    this.shareAll(runs.map(({ begin, end }) => {
       const [wide, narrow] = [begin * 12 * C, begin * 4 * C];
-      kernels.attentionBackward(
+      return call(
+        { kernel: "attentionBackward", cost: 2.5 * attentionCost(end - begin, 0, D), stride },
         ...[qkv + wide, out + narrow, sums + begin * heads * 4, dOut + narrow, dQkv + wide] as const,
-        ...[end - begin, heads, C / heads, scale, 0, heads, scratch] as const,
+        ...[end - begin, heads, D, scale, 0, heads, scratch] as const,
       );
-    }
+    }));
   }
 
   cachedAttention(args: tensor.CachedAttentionArgs): void {
@@ -240,26 +293,29 @@ export class WasmBackend extends Store implements tensor.Backend {
     const positions = this.indices(args.positions, "cachedAttention: positions", T);
     expectBelow(slots, count, "cachedAttention: slots");
     expectBelow(positions, capacity, "cachedAttention: positions");
-    const kernels = this.call;
-    kernels.storeKeysValues(
+    this.share(
+      { kernel: "storeKeysValues", cost: 0.5 * C },
       ...[qkv, keys, values, slots.byteOffset, positions.byteOffset, capacity, C, 0, T] as const,
     );
-    const rows = runsOfPositions(slots, positions);
-    const scratch = this.memory.scratch(kernels.attentionScratch(C / heads) >>> 0);
-    for (const { begin, end, slot, position } of rows) {
+    const D = C / heads;
+    const runs = runsOfPositions(slots, positions);
+    const { scratch, stride } = this.scratch(this.call.attentionScratch(D) >>> 0);
+    this.shareAll(runs.map(({ begin, end, slot, position }) => {
       const cache = slot * capacity * C * 4;
-      kernels.attention(
+      return call(
+        { kernel: "attention", cost: attentionCost(end - begin, position, D), stride },
         ...[qkv + begin * 12 * C, 12 * C, keys + cache, 4 * C, values + cache, 4 * C] as const,
-        ...[out + begin * 4 * C, 4 * C, 0, heads, C / heads, scale] as const,
+        ...[out + begin * 4 * C, 4 * C, 0, heads, D, scale] as const,
         ...[end - begin, position, 0, heads, scratch] as const,
       );
-    }
+    }));
   }
 
   crossEntropy({ logits, targets, loss, gradientScale }: tensor.CrossEntropyArgs): void {
     const [N, V] = extents(logits);
     expectBelow(this.indices(targets, "crossEntropy: targets", N), V, "crossEntropy: targets");
-    this.call.crossEntropy(
+    this.share(
+      { kernel: "crossEntropy", cost: 1.2 * V },
       this.at(logits, "crossEntropy: logits"),
       this.at(targets, "crossEntropy: targets", N, "u32"),
       this.at(loss, "crossEntropy: loss", N),
@@ -272,16 +328,22 @@ export class WasmBackend extends Store implements tensor.Backend {
     const N = rows.length;
     expectBelow(this.indices(rows, "gather: rows"), T, "gather: rows");
     const at = this.at(rows, "gather: rows", N, "u32");
-    this.call.gather(this.at(x, "gather: x"), at, this.at(out, "gather: out", N * C), C, 0, N);
+    this.share(
+      { kernel: "gather", cost: 0.1 * C },
+      ...[this.at(x, "gather: x"), at, this.at(out, "gather: out", N * C), C, 0, N] as const,
+    );
   }
 
   scatterAdd({ dOut, rows, dX }: tensor.ScatterAddArgs): void {
-    this.#addToRows(this.call, dOut, rows, dX, "scatterAdd");
+    this.#addToRows(dOut, rows, dX, "scatterAdd");
   }
 
   add({ a, b, out }: tensor.AddArgs): void {
     const n = a.length;
-    this.call.add(this.at(a, "add: a"), this.at(b, "add: b", n), this.at(out, "add: out", n), 0, n);
+    this.share(
+      { kernel: "add", cost: 0.2 },
+      ...[this.at(a, "add: a"), this.at(b, "add: b", n), this.at(out, "add: out", n), 0, n] as const,
+    );
   }
 
   copy({ x, out }: { x: Tensor; out: Tensor }): void {
@@ -304,7 +366,8 @@ export class WasmBackend extends Store implements tensor.Backend {
       `dropout: probability ${probability}; expected at least 0 and below 1`,
     );
     const n = x.length;
-    this.call.dropout(
+    this.share(
+      { kernel: "dropout", cost: 1 },
       this.at(x, "dropout: x"),
       this.at(out, "dropout: out", n),
       // `uniform(i) >= probability` of 24-bit numbers, decided in whole numbers.
@@ -316,16 +379,21 @@ export class WasmBackend extends Store implements tensor.Backend {
 
   sumRows({ x, out }: tensor.SumRowsArgs): void {
     const [M, N] = extents(x);
-    this.call.sumRows(this.at(x, "sumRows: x"), this.at(out, "sumRows: out", N), M, N, 0, N);
+    this.share(
+      { kernel: "sumRows", cost: 0.2 * M },
+      ...[this.at(x, "sumRows: x"), this.at(out, "sumRows: out", N), M, N, 0, N] as const,
+    );
   }
 
   sumOfSquares({ x, out, accumulate = false }: tensor.SumOfSquaresArgs): void {
     const n = x.length;
     const parts = Math.ceil(n / PART);
     const scratch = this.memory.scratch(parts * 8);
-    const kernels = this.call;
-    kernels.squareParts(this.at(x, "sumOfSquares: x"), n, scratch, 0, parts);
-    kernels.sumParts(scratch, parts, this.at(out, "sumOfSquares: out", 1), accumulate);
+    this.share(
+      { kernel: "squareParts", cost: 0.1 * PART },
+      ...[this.at(x, "sumOfSquares: x"), n, scratch, 0, parts] as const,
+    );
+    this.call.sumParts(scratch, parts, this.at(out, "sumOfSquares: out", 1), accumulate);
   }
 
   clipFactor({ sumOfSquares, maxNorm, out }: tensor.ClipFactorArgs): void {
@@ -336,7 +404,8 @@ export class WasmBackend extends Store implements tensor.Backend {
   adamw(args: tensor.AdamWArgs): void {
     const { learningRate, beta1, beta2, epsilon, weightDecay, step } = args;
     const n = args.parameters.length;
-    this.call.adamw(
+    this.share(
+      { kernel: "adamw", cost: 1 },
       this.at(args.parameters, "adamw: parameters"),
       this.at(args.gradients, "adamw: gradients", n),
       this.at(args.m, "adamw: m", n),
@@ -349,6 +418,11 @@ export class WasmBackend extends Store implements tensor.Backend {
       ...[0, n] as const,
     );
   }
+}
+
+/** Nanoseconds of a head's attention of `count` rows, the first of which sees first + 1 keys. */
+function attentionCost(count: number, first: number, D: number): number {
+  return Math.max(6, count) * (first + (count + 1) / 2) * (2 * D * PRODUCT + EXP);
 }
 
 /** xⁿ for a whole n by products alone: `Math.pow` may differ from engine to engine in its last bit. */

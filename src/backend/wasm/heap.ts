@@ -47,9 +47,12 @@ export class Heap {
   #scratch = 0;
   #scratchBytes = 0;
 
-  /** @param maximumPages The most pages of 64 KiB that it grows to; 65536 (4 GiB) by default. */
-  constructor(maximumPages = 65536) {
-    [this.memory, this.#maximumPages] = createMemory(maximumPages);
+  /**
+   * @param maximumPages The most pages of 64 KiB that it grows to; 65536 (4 GiB) by default.
+   * @param shared Whether other threads work in the memory too.
+   */
+  constructor(maximumPages = 65536, shared = false) {
+    [this.memory, this.#maximumPages] = createMemory(maximumPages, shared);
     this.#free = [{ start: FIRST_ADDRESS, end: this.memory.buffer.byteLength - GUARD }];
     this.#f32 = new Float32Array(this.memory.buffer);
     this.#u32 = new Uint32Array(this.memory.buffer);
@@ -192,10 +195,10 @@ export class Heap {
 }
 
 /** Where address space is short (a limited container), a memory with a smaller bound may still be had. */
-function createMemory(maximum: number): [WebAssembly.Memory, maximumPages: number] {
+function createMemory(maximum: number, shared: boolean): [WebAssembly.Memory, maximumPages: number] {
   for (;;) {
     try {
-      return [new WebAssembly.Memory({ initial: FIRST_PAGES, maximum }), maximum];
+      return [new WebAssembly.Memory({ initial: FIRST_PAGES, maximum, shared }), maximum];
     } catch (cause) {
       if (maximum <= 1024) {
         throw new WhetError(

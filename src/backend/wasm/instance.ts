@@ -13,10 +13,17 @@ import { type Kernels, RELAXED, STRICT } from "./kernels.gen.ts";
 export type InstructionSet = "relaxed" | "strict";
 
 const sources: Record<InstructionSet, string> = { relaxed: RELAXED, strict: STRICT };
-const modules = new Map<InstructionSet, Promise<WebAssembly.Module>>();
+const modules = new Map<string, Promise<WebAssembly.Module>>();
 
-function bytesOf(set: InstructionSet): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(atob(sources[set]), (character) => character.charCodeAt(0));
+/** How a module's only import begins: `env`, `memory`, a memory, with a maximum. */
+const IMPORT = "\x03env\x06memory\x02\x01";
+/** The same of a memory that threads share: nothing else about the module differs. */
+const SHARED_IMPORT = "\x03env\x06memory\x02\x03";
+
+function bytesOf(set: InstructionSet, shared = false): Uint8Array<ArrayBuffer> {
+  const module = atob(sources[set]);
+  const chosen = shared ? module.replace(IMPORT, SHARED_IMPORT) : module;
+  return Uint8Array.from(chosen, (character) => character.charCodeAt(0));
 }
 
 /** Whether this engine can run a build. */
@@ -28,21 +35,24 @@ export function supports(set: InstructionSet): boolean {
  * Compiles a build, once in a process.
  *
  * @param set Which build; by default relaxed where the engine can run it.
+ * @param shared Whether its memory is shared by threads.
  * @returns The build's name and module.
  * @throws {WhetError} `backend` if the engine cannot run it.
  */
 export async function compile(
   set?: InstructionSet,
+  shared = false,
 ): Promise<{ set: InstructionSet; module: WebAssembly.Module }> {
   const chosen = set ?? (supports("relaxed") ? "relaxed" : "strict");
-  let module = modules.get(chosen);
+  const key = `${chosen} ${shared}`;
+  let module = modules.get(key);
   if (!module) {
     if (!supports(chosen)) {
       const missing = chosen === "relaxed" ? "relaxed SIMD: use the strict instruction set" : "SIMD";
       throw new WhetError("backend", `this engine's WebAssembly has no ${missing}`);
     }
-    module = WebAssembly.compile(bytesOf(chosen));
-    modules.set(chosen, module);
+    module = WebAssembly.compile(bytesOf(chosen, shared));
+    modules.set(key, module);
   }
   return { set: chosen, module: await module };
 }

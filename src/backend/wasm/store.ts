@@ -7,9 +7,11 @@ import { WhetError } from "../../errors.ts";
 import type { BackendStats } from "../../tensor/backend.ts";
 import { type DType, type Matrix, PackedMatrix, Tensor, type WeightFormat } from "../../tensor/tensor.ts";
 import { expect } from "./checks.ts";
+import { type Call, call, Dispatcher, type Shared } from "./dispatch.ts";
 import { Heap } from "./heap.ts";
 import { instantiate } from "./instance.ts";
 import type { Kernels } from "./kernels.gen.ts";
+import { Pool } from "./pool.ts";
 
 /** What a matrix is to the kernels: a storage format's number, or a plain tensor. */
 export const KINDS: Record<WeightFormat | "plain", number> = { f32: 0, f16: 1, q8: 2, q4: 3, plain: 4 };
@@ -17,8 +19,24 @@ export const KINDS: Record<WeightFormat | "plain", number> = { f32: 0, f16: 1, q
 export const PANEL = 16;
 /** Rows of a quantised group: rows are packed by multiples of it. */
 const GROUP = 32;
-/** Floats that pass through scratch memory at once when a weight is packed: 1 MiB. */
+/** Floats that pass through scratch memory at once, for each thread, when a weight is packed: 1 MiB. */
 const STAGE = 1 << 18;
+
+/** About how many nanoseconds it takes one thread to pack a number. */
+const PACKING: Record<WeightFormat, number> = { f32: 0.4, f16: 1, q8: 2, q4: 12 };
+const UNPACKING = 0.7;
+
+/** How threads work together. */
+export interface Threads {
+  /** How many compute, the calling one among them. */
+  threads: number;
+  /** Nanoseconds of work for which a worker is called [20 ms: what it costs to start one]. */
+  price?: number;
+  /** Nanoseconds of work that are not worth sharing out. */
+  least?: number;
+  /** Milliseconds of idleness after which a worker ends [500]. */
+  patience?: number;
+}
 
 /** A tensor's or packed weight's memory. */
 class Block {
@@ -30,21 +48,36 @@ class Block {
 export class Store implements Disposable {
   #heap?: Heap;
   #kernels?: Kernels;
+  #dispatcher?: Dispatcher;
+  /** The other threads, if there are any. */
+  readonly pool?: Pool;
   #allocatedBytes = 0;
   #allocations = 0;
   #dispatches = 0;
   #readbacks = 0;
 
-  /** @param module A compiled build of the kernels. */
-  constructor(module: WebAssembly.Module) {
-    this.#heap = new Heap();
-    this.#kernels = instantiate(module, this.#heap.memory);
+  /**
+   * @param module A compiled build of the kernels, for shared memory if there is more than one thread.
+   * @param options How many threads.
+   */
+  constructor(module: WebAssembly.Module, options: Threads) {
+    const { threads, price = 20e6, least, patience = 500 } = options;
+    this.#heap = new Heap(undefined, threads > 1);
+    const { memory } = this.#heap;
+    const kernels = this.#kernels = instantiate(module, memory);
+    if (threads > 1) {
+      const exports = kernels as unknown as WebAssembly.Exports;
+      this.pool = new Pool({ module, memory, exports, threads, price, patience });
+    }
+    this.#dispatcher = new Dispatcher(kernels, this.pool, least);
   }
 
   /** Drops the memory; every later call throws, but `free`, which has nothing left to do. */
   [Symbol.dispose](): void {
+    this.pool?.[Symbol.dispose]();
     this.#heap = undefined;
     this.#kernels = undefined;
+    this.#dispatcher = undefined;
     this.#allocatedBytes = 0;
     this.#allocations = 0;
   }
@@ -60,6 +93,28 @@ export class Store implements Disposable {
     this.memory;
     this.#dispatches++;
     return this.#kernels!;
+  }
+
+  /**
+   * Runs a kernel over the whole of its range, for one call of the interface, which is counted.
+   *
+   * @param known Which, and what is known of it.
+   * @param args Its arguments.
+   */
+  protected share<K extends Shared>(known: Omit<Call<K>, "args">, ...args: Parameters<Kernels[K]>): void {
+    this.shareAll([call(known, ...args)]);
+  }
+
+  /** Runs kernels that do not depend on one another, for one call of the interface, which is counted. */
+  protected shareAll(calls: Call[]): void {
+    this.call;
+    this.#dispatcher!.run(calls);
+  }
+
+  /** Scratch memory for the next call alone: so many bytes for each thread, a stride apart. */
+  protected scratch(bytes: number): { scratch: number; stride: number } {
+    const stride = Math.ceil(bytes / 64) * 64;
+    return { scratch: this.memory.scratch(stride * (this.pool?.threads ?? 1)), stride };
   }
 
   #block(bytes: number): Block {
@@ -146,13 +201,16 @@ export class Store implements Disposable {
     );
     const kind = KINDS[format];
     expect(kind !== undefined, `pack: unknown format ${format}; expected f32, f16, q8 or q4`);
-    const kernels = this.call;
-    const { stride, stage, rest } = this.#stage(rows, columns);
-    const block = this.#block(Math.ceil(columns / PANEL) * (kernels.panelBytes(kind, rows) >>> 0));
-    for (let row = 0; row < rows; row += stride) {
-      const end = Math.min(rows, row + stride);
+    const block = this.#block(Math.ceil(columns / PANEL) * (this.call.panelBytes(kind, rows) >>> 0));
+    const { many, stage, scratch, stride } = this.#stage(rows, columns);
+    const cost = PACKING[format] * columns;
+    for (let row = 0; row < rows; row += many) {
+      const end = Math.min(rows, row + many);
       this.memory.f32.set(data.subarray(row * columns, end * columns), stage / 4);
-      kernels.packRows(kind, stage, block.pointer, rows, columns, row, end, rest);
+      this.#dispatcher!.run([call(
+        { kernel: "packRows", cost, stride },
+        ...[kind, stage, row, block.pointer, rows, columns, row, end, scratch] as const,
+      )]);
     }
     return new PackedMatrix(rows, columns, format, block);
   }
@@ -161,25 +219,29 @@ export class Store implements Disposable {
   async unpack(matrix: PackedMatrix): Promise<Float32Array> {
     const { rows, columns } = matrix;
     const { pointer } = this.alive(matrix.memory, "unpack");
-    const kernels = this.call;
+    this.call;
     this.#readbacks++;
     const data = new Float32Array(rows * columns);
-    const { stride, stage, rest } = this.#stage(rows, columns);
-    for (let row = 0; row < rows; row += stride) {
-      const end = Math.min(rows, row + stride);
-      kernels.unpackRows(KINDS[matrix.format], pointer, stage, rows, columns, row, end, rest);
+    const { many, stage, scratch, stride } = this.#stage(rows, columns);
+    for (let row = 0; row < rows; row += many) {
+      const end = Math.min(rows, row + many);
+      this.#dispatcher!.run([call(
+        { kernel: "unpackRows", cost: UNPACKING * columns, stride },
+        ...[KINDS[matrix.format], pointer, stage, row, rows, columns, row, end, scratch] as const,
+      )]);
       data.set(this.memory.f32.subarray(stage / 4, stage / 4 + (end - row) * columns), row * columns);
     }
     return data;
   }
 
-  /** Scratch memory through which a matrix passes `stride` rows at a time. */
-  #stage(rows: number, columns: number): { stride: number; stage: number; rest: number } {
-    const stride = Math.min(Math.ceil(rows / GROUP), Math.max(1, Math.floor(STAGE / columns / GROUP))) *
-      GROUP;
-    const bytes = stride * columns * 4;
-    const stage = this.memory.scratch(bytes + GROUP * PANEL * 4);
-    return { stride, stage, rest: stage + bytes };
+  /** Scratch memory through which a matrix passes `many` rows at a time, and that of each thread. */
+  #stage(rows: number, columns: number) {
+    const room = STAGE * (this.pool?.threads ?? 1);
+    const many = Math.min(Math.ceil(rows / GROUP), Math.max(1, Math.floor(room / columns / GROUP))) * GROUP;
+    const bytes = Math.ceil(many * columns / 16) * 64;
+    const stride = GROUP * PANEL * 4;
+    const stage = this.memory.scratch(bytes + stride * (this.pool?.threads ?? 1));
+    return { many, stage, scratch: stage + bytes, stride };
   }
 
   free(memory: Matrix): void {
