@@ -39,7 +39,19 @@ export interface ModelParts {
   parameters: Map<string, Matrix>;
 }
 
-/** A GPT-2 in a backend's memory. */
+/**
+ * A GPT-2 in a backend's memory: weights, tokenizer, and the adapter that is attached. `GPT2` is one that
+ * generates and scores too.
+ *
+ * @example
+ * ```ts
+ * import { GPT2, type LanguageModel } from "../../mod.ts";
+ *
+ * using model: LanguageModel = await GPT2.load("nano");
+ * const [logits] = await model.logits([model.tokenizer.encode("The cat")]);
+ * console.log(logits.length / model.config.vocab_size, "tokens");
+ * ```
+ */
 export class LanguageModel implements Disposable {
   /** Its name: what it was loaded from. */
   readonly name: string;
