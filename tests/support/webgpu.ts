@@ -25,7 +25,7 @@ export function adapterTest(claim: string, prove: () => Promise<void>): void {
   Deno.test(`webgpu: ${claim}`, { ignore: !found && !expected }, prove);
 }
 
-/** Declares a test on a backend of its own. */
+/** Declares a test on a backend of its own; what goes wrong on the device after the last read fails it too. */
 export function gpuTest(
   claim: string,
   prove: (backend: Backend) => Promise<void> | void,
@@ -34,6 +34,7 @@ export function gpuTest(
   adapterTest(claim, async () => {
     using backend = await createWebGpuBackend(await findAdapter(), options);
     await prove(backend);
+    await backend.read(backend.allocate([1]));
   });
 }
 
