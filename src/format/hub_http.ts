@@ -8,6 +8,7 @@
  */
 
 import { WhetError } from "../errors.ts";
+import { orAborted } from "./abort.ts";
 import { HUB } from "./hub_env.ts";
 
 /** How long to try; times in milliseconds. */
@@ -190,7 +191,7 @@ export class Attempt {
     );
     this.#timer = setTimeout(() => this.#abort.abort(silence), stall);
     try {
-      return await promise;
+      return await orAborted(promise, this.#signal);
     } catch (error) {
       this.line.signal?.throwIfAborted();
       if (error === silence) throw error;

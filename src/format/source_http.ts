@@ -6,6 +6,7 @@
  */
 
 import { WhetError } from "../errors.ts";
+import { orAborted } from "./abort.ts";
 import { checkInside } from "./files.ts";
 import {
   AnyRepository,
@@ -133,6 +134,8 @@ class Line {
   at = 0;
   #reader: ReadableStreamDefaultReader<Uint8Array> | null = null;
   #controller = new AbortController();
+  /** The request's: its controller's and the user's. */
+  #signal = this.#controller.signal;
   #chunk: Uint8Array = new Uint8Array(0);
   #validator: string | null = null;
   #failures = 0;
@@ -185,9 +188,9 @@ class Line {
     this.#controller = new AbortController();
     const headers: Record<string, string> = { "accept-encoding": "identity", range: `bytes=${offset}-` };
     if (offset > 0 && this.#validator) headers["if-range"] = this.#validator;
-    const signals = [this.#controller.signal, ...(signal ? [signal] : [])];
+    this.#signal = AbortSignal.any([this.#controller.signal, ...(signal ? [signal] : [])]);
     try {
-      return await this.#timed(() => fetch(this.url, { headers, signal: AbortSignal.any(signals) }));
+      return await this.#timed(() => fetch(this.url, { headers, signal: this.#signal }));
     } catch (error) {
       await this.#broke(error);
       return null;
@@ -307,7 +310,7 @@ class Line {
       stallTimeout,
     );
     try {
-      return await work();
+      return await orAborted(work(), this.#signal);
     } finally {
       clearTimeout(timer);
     }
