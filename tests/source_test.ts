@@ -358,6 +358,24 @@ Deno.test("aborting ends a download with the reason given", () =>
     },
   ));
 
+Deno.test("aborts, closing and silence end a read even where fetch does not hear of them", async () => {
+  const deaf = () =>
+    Promise.resolve(new Response(new ReadableStream({}), { headers: { "content-length": "10" } }));
+  const open = async (options: { signal?: AbortSignal; stallTimeout?: number }) =>
+    (await new HttpRepository("http://example.test/m", { ...quick, ...options, fetch: deaf }).open("a"))!;
+  const controller = new AbortController();
+  const aborted = (await open({ signal: controller.signal })).read(0, 10);
+  controller.abort(new RangeError("enough"));
+  assertEquals((await assertRejects(() => aborted, RangeError)).message, "enough");
+  const closed = await open({});
+  const reading = closed.read(0, 10);
+  setTimeout(() => closed.close(), 1);
+  assertEquals((await rejection(() => reading)).code, "disposed");
+  const silent = await open({ stallTimeout: 5 });
+  assertMatch((await rejection(() => silent.read(0, 10))).message, /nothing came for/);
+  silent.close();
+});
+
 Deno.test("closing during a read ends the read", () =>
   serving(
     () => new Response(new ReadableStream({}), { headers: { "content-length": "10" } }),
