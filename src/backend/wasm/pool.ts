@@ -109,7 +109,12 @@ export class Pool implements Disposable {
 
   /** How many threads compute, or will when there is enough to do. */
   get strength(): number {
-    return this.#open ? this.threads : 1 + Atomics.load(this.#words, tiles.HERE);
+    return this.#open ? this.threads : 1 + this.here;
+  }
+
+  /** How many workers there are now. */
+  get here(): number {
+    return Atomics.load(this.#words, tiles.HERE);
   }
 
   /** Tiles that each thread has computed so far. */
@@ -123,7 +128,7 @@ export class Pool implements Disposable {
    * @param work Nanoseconds that the work takes on one thread.
    */
   joins(work: number): boolean {
-    const here = Atomics.load(this.#words, tiles.HERE);
+    const here = this.here;
     if (this.#open && here < this.threads - 1) {
       this.#work += work;
       if (this.#work >= this.#options.price) {
@@ -159,7 +164,7 @@ export class Pool implements Disposable {
 
   /** Calls all workers that are missing, and waits until they are here: for tests and measurements. */
   async assemble(): Promise<void> {
-    while (this.#open && Atomics.load(this.#words, tiles.HERE) < this.threads - 1) {
+    while (this.#open && this.here < this.threads - 1) {
       this.#call();
       await new Promise((resolve) => setTimeout(resolve, 1));
     }

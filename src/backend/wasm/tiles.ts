@@ -118,8 +118,8 @@ export function takeTiles({ words, numbers, kernels, pages, thread }: Bench): vo
     if (words[BATCH] !== batch) {
       batch = words[BATCH];
       call = CALLS;
-      // V8 tells other threads of a memory that grew by an interrupt, which loops let in: until then an
-      // access beyond the old end would trap.
+      // V8 tells a thread of a memory that grew by an interrupt, which loops let in; an access beyond the old
+      // end would trap before it came.
       while (pages() < words[PAGES]);
     }
     const tile = words[TOTAL] - left;
