@@ -366,3 +366,19 @@ Deno.test("an option that makes no sense is refused by its name before anything 
     const { dispatches: later, allocatedBytes: still } = backend.stats();
     assertEquals([later, still], [dispatches, allocatedBytes]);
   }));
+
+Deno.test("another adapter attached between two steps does not come between an adapter and its training", () =>
+  withModel(async (model) => {
+    const data = [{ tokens: someTokens(24, 3) }, { tokens: someTokens(24, 5) }];
+    const options = { steps: 4, learningRate: 1e-2, evalData: data };
+    using alone = Lora.create(model, { rank: 2 });
+    const undisturbed = (await all(train(model, data, { ...options, lora: alone }))).map(({ loss }) => loss);
+    using lora = Lora.create(model, { rank: 2 });
+    using other = await Lora.load(fixture("d16/lora/attn"));
+    const losses: number[] = [];
+    for await (const { loss } of train(model, data, { ...options, lora })) {
+      losses.push(loss);
+      model.attach(other);
+    }
+    assertEquals(losses, undisturbed);
+  }));

@@ -5,6 +5,7 @@
  */
 import type { Batch } from "../data/batches.ts";
 import type { LanguageModel } from "../model/language_model.ts";
+import type { Lora } from "../model/lora.ts";
 import { Ops } from "../tensor/ops.ts";
 
 /** How well a model predicts data. */
@@ -18,20 +19,22 @@ export interface Evaluation {
 }
 
 /**
- * Evaluates a model, with its adapter if one is attached; nothing is dropped and nothing changes.
+ * Evaluates a model; nothing is dropped and nothing changes.
  *
  * @param model The model.
  * @param batches Batches of the data.
+ * @param adapter The adapter to compute with [the one attached, if any].
  * @returns Mean loss and perplexity; NaN where no token counts.
  */
 export async function evaluate(
   model: LanguageModel,
   batches: Iterable<Batch> | AsyncIterable<Batch>,
+  adapter: Lora | null = model.adapter,
 ): Promise<Evaluation> {
   let sum = 0, tokens = 0;
   for await (const batch of batches) {
     if (batch.targets.length === 0) continue;
-    for (const loss of await losses(model, batch)) sum += loss;
+    for (const loss of await losses(model, batch, adapter)) sum += loss;
     tokens += batch.targets.length;
   }
   const loss = sum / tokens;
@@ -39,8 +42,9 @@ export async function evaluate(
 }
 
 /** Each target's loss, (N), in nats. */
-async function losses(model: LanguageModel, batch: Batch): Promise<Float32Array> {
-  const { arena, network } = model;
+async function losses(model: LanguageModel, batch: Batch, adapter: Lora | null): Promise<Float32Array> {
+  const { arena } = model;
+  const network = model.networkWith(adapter);
   return await arena.scope(() => {
     const ops = new Ops(arena);
     const hidden = network.forward(ops, {

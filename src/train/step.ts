@@ -5,6 +5,7 @@
  */
 import type { Batch } from "../data/batches.ts";
 import type { LanguageModel } from "../model/language_model.ts";
+import type { Lora } from "../model/lora.ts";
 import { Ops } from "../tensor/ops.ts";
 import { bits } from "../tensor/random.ts";
 import { Tape } from "../tensor/tape.ts";
@@ -17,17 +18,22 @@ const DROPOUT = 0xd20;
 /**
  * Runs one optimizer step.
  *
- * @param model The model, with the adapter that is trained.
+ * @param model The model.
  * @param optimizer Holds what is trained.
  * @param parts The step's micro-batches.
- * @param options The step, from 1; its learning rate; the seed of dropout.
+ * @param options The step, from 1; its learning rate; the seed of dropout; the adapter [the one attached].
  * @returns Mean loss of the tokens that count, and the gradients' norm before clipping.
  */
 export async function runStep(
   model: LanguageModel,
   optimizer: AdamW,
   parts: readonly Batch[],
-  { step, learningRate, seed }: { step: number; learningRate: number; seed: number },
+  { step, learningRate, seed, adapter = model.adapter }: {
+    step: number;
+    learningRate: number;
+    seed: number;
+    adapter?: Lora | null;
+  },
 ): Promise<{ loss: number; gradNorm: number }> {
   const { backend, arena } = model;
   // Over all micro-batches: a token counts the same in whichever of them it is.
@@ -39,7 +45,7 @@ export async function runStep(
     for (const [index, part] of parts.entries()) {
       const place = [bits(step, [seed >>> 0, DROPOUT]), index * 65536] as [number, number];
       const dropoutKey = (): [number, number] => [place[0], place[1]++];
-      addGradients(model, optimizer, part, { total, gradientScale: 1 / targets, dropoutKey });
+      addGradients(model, optimizer, part, { total, gradientScale: 1 / targets, dropoutKey, adapter });
     }
     const clip = optimizer.step(step, learningRate);
     return Promise.all([backend.read(total), backend.read(clip)]);
@@ -53,19 +59,22 @@ export async function runStep(
  * @param model The model.
  * @param optimizer Whose parameters are differentiated.
  * @param batch The batch.
- * @param options `total`, (1); `gradientScale`, the weight of a token's loss; `dropoutKey`, a key for each mask.
+ * @param options `total`, (1); `gradientScale`, the weight of a token's loss; `dropoutKey`, a key for each mask;
+ * `adapter`, the one to compute with [the one attached].
  */
 export function addGradients(
   model: LanguageModel,
   { parameters, gradients }: AdamW,
   batch: Batch,
-  { total, gradientScale, dropoutKey }: {
+  { total, gradientScale, dropoutKey, adapter = model.adapter }: {
     total: Tensor;
     gradientScale: number;
     dropoutKey: () => [number, number];
+    adapter?: Lora | null;
   },
 ): void {
-  const { arena, backend, network } = model;
+  const { arena, backend } = model;
+  const network = model.networkWith(adapter);
   arena.scope(() => {
     const tape = new Tape(arena);
     for (const [name, tensor] of parameters.tensors) tape.bind(tensor, gradients.tensors.get(name)!);

@@ -103,6 +103,7 @@ export async function* train(
       step,
       learningRate,
       seed: settings.seed,
+      adapter: lora,
     });
     const seconds = (performance.now() - begin) / 1000;
     if (!Number.isFinite(loss)) throw broken(step, "the loss is");
@@ -111,7 +112,7 @@ export async function* train(
     const evaluates = held && (step === steps || (evalEvery !== null && step % evalEvery === 0));
     yield {
       ...{ step, steps, loss, learningRate, gradNorm, tokens, tokensPerSecond: tokens / seconds },
-      ...(evaluates ? { evalLoss: (await evaluate(model, held())).loss } : {}),
+      ...(evaluates ? { evalLoss: (await evaluate(model, held(), lora)).loss } : {}),
     };
     // After the step was taken in, so that whoever notes the steps down has noted this one.
     if (step === steps || (checkpoint && step % checkpoint.every === 0)) await keep(step);
