@@ -6,6 +6,7 @@
  */
 
 import { WhetError } from "../errors.ts";
+import { MARKERS } from "../text/templates.ts";
 
 /**
  * What training and scoring take.
@@ -140,8 +141,8 @@ function kindOf(value: unknown): string {
   return typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
-const TURN = /\n\n(?:Human|Assistant):/;
-const ASSISTANT = "\n\nAssistant:";
+const ASSISTANT = MARKERS.assistant;
+const TURN = new RegExp(`${MARKERS.human}|${ASSISTANT}`);
 
 /**
  * Splits a transcript behind every `\n\nAssistant:` and before the turn that follows, so that what
