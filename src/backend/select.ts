@@ -106,12 +106,12 @@ export async function createBackend(
  * @returns What was found, and what `auto` picks and why.
  */
 export async function describeBackends(): Promise<BackendDescriptions> {
-  const { supports } = await import("./wasm/instance.ts");
+  const [{ supports }, { describe }] = await Promise.all([
+    ...[import("./wasm/instance.ts"), import("./wasm/backend.ts")] as const,
+  ]);
   const instructionSet = (["relaxed", "strict"] as const).find(supports);
   const wasm: WasmDescription = {
-    description: instructionSet
-      ? `SIMD WebAssembly, ${instructionSet}`
-      : "WebAssembly without SIMD: cannot be used",
+    description: instructionSet ? describe(instructionSet) : "WebAssembly without SIMD: cannot be used",
     instructionSet,
     maximumBytes: 65536 * 65536,
   };

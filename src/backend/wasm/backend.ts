@@ -24,7 +24,7 @@ const PART = 4096;
 /** Nanoseconds of a multiplication and addition in tiles of 6 rows. */
 const PRODUCT = 0.043;
 /** The same of a single row, where all time goes into reading weights, by their storage format. */
-const PRODUCT_OF_ONE = [0.13, 0.2, 0.25, 0.4, 0.3];
+const PRODUCT_OF_ONE = [0.1, 0.35, 0.18, 0.5, 0.3];
 /** Nanoseconds of an exponential in a softmax. */
 const EXP = 1.2;
 
@@ -71,6 +71,11 @@ export async function openWasmBackend(
   return new WasmBackend(module, set, { threads, ...settings });
 }
 
+/** A build and a number of threads in words. */
+export function describe(set: InstructionSet, threads: number = cores()): string {
+  return `SIMD WebAssembly, ${set}, ${threads} thread${threads > 1 ? "s" : ""}`;
+}
+
 /** {@linkcode tensor.Backend} over one linear memory. */
 export class WasmBackend extends Store implements tensor.Backend {
   readonly name = "wasm";
@@ -87,8 +92,7 @@ export class WasmBackend extends Store implements tensor.Backend {
   }
 
   get description(): string {
-    const threads = this.pool?.strength ?? 1;
-    return `SIMD WebAssembly, ${this.#set}, ${threads} thread${threads > 1 ? "s" : ""}`;
+    return describe(this.#set, this.pool?.strength ?? 1);
   }
 
   matmul(args: tensor.MatmulArgs): void {
@@ -138,7 +142,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     const packed = wte instanceof PackedMatrix;
     const { scratch, stride } = this.scratch(PANEL * 4);
     this.share(
-      { kernel: "embedding", cost: (packed ? 2 : 0.3) * C, stride },
+      { kernel: "embedding", cost: (packed ? 1 : 0.3) * C, stride },
       packed ? this.alive(wte.memory, "embedding: wte").pointer : this.at(wte, "embedding: wte"),
       packed ? KINDS[wte.format] : KINDS.plain,
       V,
@@ -165,7 +169,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     expectBelow(this.indices(rows, name, N), extents(out)[0], name);
     const at = this.at(rows, name, N, "u32");
     this.share(
-      { kernel: "addToRows", cost: 0.3 * N },
+      { kernel: "addToRows", cost: 0.5 * N },
       ...[this.at(x, name), at, this.at(out, name), N, C, 0, C] as const,
     );
   }
@@ -173,7 +177,7 @@ export class WasmBackend extends Store implements tensor.Backend {
   layerNorm({ x, weight, bias, out, mean, rstd, epsilon }: tensor.LayerNormArgs): void {
     const [T, C] = extents(x);
     this.share(
-      { kernel: "layerNorm", cost: 0.4 * C },
+      { kernel: "layerNorm", cost: 0.6 * C },
       this.at(x, "layerNorm: x"),
       this.at(weight, "layerNorm: weight", C),
       this.at(bias, "layerNorm: bias", C),
@@ -206,19 +210,19 @@ export class WasmBackend extends Store implements tensor.Backend {
         call({ kernel: "layerNormWeightGradient", cost: 0.4 * T }, x, mean, rstd, dOut, dWeight, T, C, 0, C),
       );
     }
-    if (dBias) calls.push(call({ kernel: "sumRows", cost: 0.2 * T }, dOut, dBias, T, C, 0, C));
+    if (dBias) calls.push(call({ kernel: "sumRows", cost: 0.1 * T }, dOut, dBias, T, C, 0, C));
     this.shareAll(calls);
   }
 
   gelu({ x, out }: tensor.GeluArgs): void {
     const n = x.length;
-    this.share({ kernel: "gelu", cost: 1.2 }, this.at(x, "gelu: x"), this.at(out, "gelu: out", n), 0, n);
+    this.share({ kernel: "gelu", cost: 1.3 }, this.at(x, "gelu: x"), this.at(out, "gelu: out", n), 0, n);
   }
 
   geluBackward({ x, dOut, dX, accumulate = false }: tensor.GeluBackwardArgs): void {
     const n = x.length;
     this.share(
-      { kernel: "geluBackward", cost: 1.5 },
+      { kernel: "geluBackward", cost: 2 },
       this.at(x, "geluBackward: x"),
       this.at(dOut, "geluBackward: dOut", n),
       this.at(dX, "geluBackward: dX", n),
@@ -315,7 +319,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     const [N, V] = extents(logits);
     expectBelow(this.indices(targets, "crossEntropy: targets", N), V, "crossEntropy: targets");
     this.share(
-      { kernel: "crossEntropy", cost: 1.2 * V },
+      { kernel: "crossEntropy", cost: 1.1 * V },
       this.at(logits, "crossEntropy: logits"),
       this.at(targets, "crossEntropy: targets", N, "u32"),
       this.at(loss, "crossEntropy: loss", N),
@@ -341,7 +345,7 @@ export class WasmBackend extends Store implements tensor.Backend {
   add({ a, b, out }: tensor.AddArgs): void {
     const n = a.length;
     this.share(
-      { kernel: "add", cost: 0.2 },
+      { kernel: "add", cost: 0.3 },
       ...[this.at(a, "add: a"), this.at(b, "add: b", n), this.at(out, "add: out", n), 0, n] as const,
     );
   }
@@ -367,7 +371,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     );
     const n = x.length;
     this.share(
-      { kernel: "dropout", cost: 1 },
+      { kernel: "dropout", cost: 1.2 },
       this.at(x, "dropout: x"),
       this.at(out, "dropout: out", n),
       // `uniform(i) >= probability` of 24-bit numbers, decided in whole numbers.
@@ -380,7 +384,7 @@ export class WasmBackend extends Store implements tensor.Backend {
   sumRows({ x, out }: tensor.SumRowsArgs): void {
     const [M, N] = extents(x);
     this.share(
-      { kernel: "sumRows", cost: 0.2 * M },
+      { kernel: "sumRows", cost: 0.1 * M },
       ...[this.at(x, "sumRows: x"), this.at(out, "sumRows: out", N), M, N, 0, N] as const,
     );
   }
@@ -390,7 +394,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     const parts = Math.ceil(n / PART);
     const scratch = this.memory.scratch(parts * 8);
     this.share(
-      { kernel: "squareParts", cost: 0.1 * PART },
+      { kernel: "squareParts", cost: 0.07 * PART },
       ...[this.at(x, "sumOfSquares: x"), n, scratch, 0, parts] as const,
     );
     this.call.sumParts(scratch, parts, this.at(out, "sumOfSquares: out", 1), accumulate);

@@ -53,8 +53,6 @@ export function call<K extends Shared>(call: Omit<Call<K>, "args">, ...args: Par
   return { ...call, args } as unknown as Call;
 }
 
-/** What takes fewer nanoseconds is not shared out: a round of sharing costs about 1 µs, and 5 µs more to wake. */
-const LEAST_WORK = 15e3;
 /** A tile takes no fewer nanoseconds. */
 const LEAST_TILE = 4e3;
 /** Tiles of a batch for each thread: more even out what else the cores have to do, fewer cost less. */
@@ -79,10 +77,10 @@ export class Dispatcher {
 
   /**
    * @param kernels The calling thread's instance.
-   * @param pool The other threads, if there are any.
    * @param least Nanoseconds of work that are not worth sharing out.
+   * @param pool The other threads, if there are any.
    */
-  constructor(kernels: Kernels, pool?: Pool, least: number = LEAST_WORK) {
+  constructor(kernels: Kernels, least: number, pool?: Pool) {
     this.#kernels = kernels;
     this.#pool = pool;
     this.#least = least;
@@ -106,7 +104,7 @@ export class Dispatcher {
     const least = Math.min(LEAST_TILE, this.#least);
     const pieces = pool.threads * Math.max(1, Math.min(TILES, Math.floor(work / least / pool.threads)));
     const tiled = calls.map((call) => this.#cut(call, work / pieces, pool.threads));
-    tiled.sort((a, b) => b.work - a.work);
+    if (tiled.length > 1) tiled.sort((a, b) => b.work - a.work);
     pool.run(tiled);
   }
 
@@ -123,7 +121,7 @@ export class Dispatcher {
   /** Cuts a call into tiles of about so many nanoseconds. */
   #cut({ kernel, args, cost, stride }: Call, work: number, threads: number): TiledCall & { work: number } {
     const { at, multiple, scratch, panels, kernel: index } = this.#places.get(kernel)!;
-    const numbers = args.map(Number);
+    const numbers = args as number[]; // booleans turn to numbers where they are written
     const call = {
       kernel: index,
       args: numbers,

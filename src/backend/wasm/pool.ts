@@ -47,12 +47,14 @@ export interface PoolOptions {
   threads: number;
   /** Nanoseconds of work that could have been shared for each worker that is called. */
   price: number;
+  /** Nanoseconds of work that could have been shared for which workers that sleep are woken. */
+  wake: number;
   /** Milliseconds of idleness after which a worker ends. */
   patience: number;
 }
 
 /** Milliseconds that the calling thread spins for the last tiles before it sleeps. */
-const SPIN = 0.2;
+const SPIN = 0.05;
 /** The most threads of a pool. */
 export const MOST_THREADS = tiles.MOST_THREADS;
 
@@ -95,6 +97,8 @@ export class Pool implements Disposable {
   readonly threads: number;
   /** Nanoseconds of work that could have been shared, since a worker was last called. */
   #work = 0;
+  /** The same since workers fell asleep. */
+  #missed = 0;
   /** Whether workers can still be called. */
   #open = true;
 
@@ -123,7 +127,7 @@ export class Pool implements Disposable {
   }
 
   /**
-   * Whether there are workers to share work with; calls another when it is time to.
+   * Whether there are workers to share work with; calls another, or wakes those that sleep, when it is time to.
    *
    * @param work Nanoseconds that the work takes on one thread.
    */
@@ -136,7 +140,13 @@ export class Pool implements Disposable {
         this.#call();
       }
     }
-    return here > 0;
+    if (here === 0) return false;
+    this.#missed = Atomics.load(this.#words, tiles.SLEEPERS) < here
+      ? this.#options.wake
+      : this.#missed + work;
+    if (this.#missed < this.#options.wake) return false;
+    this.#missed = 0;
+    return true;
   }
 
   /** Starts a worker, if one is missing. */
@@ -209,7 +219,7 @@ export class Pool implements Disposable {
       numbers[record + tiles.SCRATCH] = scratch?.at ?? -1;
       numbers[record + tiles.SCRATCH + 1] = scratch?.stride ?? 0;
       numbers[record + tiles.ARITY] = args.length;
-      for (let a = 0; a < args.length; a++) numbers[record + tiles.ARGUMENTS + a] = args[a];
+      for (let a = 0; a < args.length; a++) numbers[record + tiles.ARGUMENTS + a] = Number(args[a]);
       total += count;
     });
     return total;

@@ -38,26 +38,35 @@ const TAIL = 0.15;
 const PANEL = 16;
 const ROWS = 6;
 
-const found = new Map<string, { rows: number; panels: number }>();
+/** How a product is cut. */
+export interface Cut {
+  /** Rows of a tile, a multiple of 6. */
+  rows: number;
+  /** Panels (of 16 columns) of a tile. */
+  panels: number;
+}
+
+/** What was found lately, each in the one place that its sizes give it: a model has few of them. */
+const found: (Product & Cut)[] = new Array(256);
 
 /**
  * The tiles of a product that are done soonest.
  *
  * @param product What is computed, and by how many.
- * @returns Rows (a multiple of 6) and panels (of 16 columns) of a tile.
+ * @returns A tile's size.
  */
-export function cutMatmul(product: Product): { rows: number; panels: number } {
-  const key = Object.values(product).join();
-  let best = found.get(key);
-  if (!best) {
-    best = search(product);
-    if (found.size > 1000) found.clear();
-    found.set(key, best);
-  }
-  return best;
+export function cutMatmul(product: Product): Cut {
+  const { M, N, K, kind, transposeB, height, cost, threads } = product;
+  const place = (31 * M + 17 * N + 7 * K + 5 * kind + (transposeB ? 3 : 0) + threads) & 255;
+  const last = found[place];
+  if (
+    last && last.M === M && last.N === N && last.K === K && last.kind === kind && last.threads === threads &&
+    last.transposeB === transposeB && last.height === height && last.cost === cost
+  ) return last;
+  return found[place] = { ...product, ...search(product) };
 }
 
-function search({ M, N, K, kind, transposeB, height, cost, threads }: Product) {
+function search({ M, N, K, kind, transposeB, height, cost, threads }: Product): Cut {
   const panels = Math.ceil(N / PANEL);
   const bring = M === 1 ? 0 : (transposeB ? GATHER : BRING)[kind];
   let best = { rows: M, panels };
