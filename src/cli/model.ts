@@ -8,7 +8,7 @@ import { GPT2 } from "../gpt2.ts";
 import { Lora } from "../model/lora.ts";
 import { Progress } from "../report/progress.ts";
 import type { COMMON, MODEL } from "./command_flags.ts";
-import type { Flags, Values } from "./flags.ts";
+import type { Values } from "./flags.ts";
 import { note } from "./output.ts";
 
 /** What the flags of every model command give. */
@@ -101,6 +101,3 @@ export function given<T extends Record<string, unknown>>(options: T): { [K in ke
     [K in keyof T]?: NonNullable<T[K]>;
   };
 }
-
-/** What {@linkcode parseFlags} gives for a command's flags. */
-export type CommandValues<F extends Flags> = Values<F>;

@@ -54,8 +54,8 @@ export async function runStudy(values: Values<typeof STUDY>): Promise<StudyOutco
         seed: values.seed,
         questions: values.questions,
         maxTokens: values["max-tokens"],
+        temperature: values.temperature,
       }),
-      ...given({ temperature: values.temperature }),
       lora: {
         ...given({ rank: values.rank, alpha: values.alpha }),
         ...(values.targets === undefined ? {} : { targets: readTargets(values.targets) }),
