@@ -13,7 +13,7 @@ import { type Matrix, PackedMatrix, type Tensor, type WeightFormat } from "../te
 import type { GPT2Config } from "./config.ts";
 import type { Lora } from "./lora.ts";
 import { saveModel } from "./save.ts";
-import { endToEnd, groupByRows } from "../tensor/sequences.ts";
+import { type EndToEnd, endToEnd, groupByRows } from "../tensor/sequences.ts";
 import { isMatrix, parameterShapes, Transformer } from "./transformer.ts";
 
 /** Rows of a forward pass without gradients: enough to fill the machine, little enough memory. */
@@ -180,7 +180,7 @@ export class LanguageModel implements Disposable {
     reads: Promise<void>[],
   ): void {
     const ops = new Ops(this.arena);
-    const hidden = this.hiddenStates(ops, group.map((index) => sequences[index]));
+    const hidden = this.hiddenStates(ops, endToEnd(group.map((index) => sequences[index])));
     let row = 0;
     for (const index of group) {
       const T = sequences[index].length;
@@ -215,14 +215,18 @@ export class LanguageModel implements Disposable {
   /**
    * Hidden states of whole sequences, end to end: (T, C), T the sum of their lengths.
    *
-   * @param ops What computes.
-   * @param sequences Token ids, checked already.
+   * @param ops What computes, and records if there is a tape.
+   * @param rows The sequences, laid end to end; checked already.
+   * @param adapter The adapter to compute with [the one attached].
    *
    * @internal
    */
-  hiddenStates(ops: Ops, sequences: readonly (readonly number[])[]): Tensor {
-    const { tokens, positions, starts, ends } = endToEnd(sequences);
-    return this.network.forward(ops, {
+  hiddenStates(
+    ops: Ops,
+    { tokens, positions, starts, ends }: EndToEnd,
+    adapter: Lora | null = this.#adapter,
+  ): Tensor {
+    return this.networkWith(adapter).forward(ops, {
       tokens: this.arena.upload(tokens),
       positions: this.arena.upload(positions),
       context: { starts: this.arena.upload(starts), ends: this.arena.upload(ends) },

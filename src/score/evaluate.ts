@@ -44,15 +44,11 @@ export async function evaluate(
 /** Each target's loss, (N), in nats. */
 async function losses(model: LanguageModel, batch: Batch, adapter: Lora | null): Promise<Float32Array> {
   const { arena } = model;
-  const network = model.networkWith(adapter);
+  const { wte } = model.networkWith(adapter);
   return await arena.scope(() => {
     const ops = new Ops(arena);
-    const hidden = network.forward(ops, {
-      tokens: arena.upload(batch.tokens),
-      positions: arena.upload(batch.positions),
-      context: { starts: arena.upload(batch.starts), ends: arena.upload(batch.ends) },
-    });
+    const hidden = model.hiddenStates(ops, batch, adapter);
     const counted = ops.gather(hidden, arena.upload(batch.rows));
-    return model.backend.read(ops.crossEntropy(counted, network.wte, arena.upload(batch.targets), 0));
+    return model.backend.read(ops.crossEntropy(counted, wte, arena.upload(batch.targets), 0));
   });
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { type LanguageModel, ROWS_AT_ONCE } from "../model/language_model.ts";
-import { groupByRows } from "../tensor/sequences.ts";
+import { endToEnd, groupByRows } from "../tensor/sequences.ts";
 import { Ops } from "../tensor/ops.ts";
 
 /**
@@ -27,7 +27,7 @@ export async function logProbs(
     const texts = group.map((index) => sequences[index]);
     const loss = await model.arena.scope(() => {
       const ops = new Ops(model.arena);
-      const hidden = model.hiddenStates(ops, texts);
+      const hidden = model.hiddenStates(ops, endToEnd(texts));
       const { rows, targets } = everyTarget(texts);
       const counted = ops.gather(hidden, model.arena.upload(rows));
       return model.backend.read(ops.crossEntropy(counted, model.network.wte, model.arena.upload(targets), 0));

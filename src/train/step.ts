@@ -74,18 +74,14 @@ export function addGradients(
   },
 ): void {
   const { arena, backend } = model;
-  const network = model.networkWith(adapter);
+  const { wte } = model.networkWith(adapter);
   arena.scope(() => {
     const tape = new Tape(arena);
     for (const [name, tensor] of parameters.tensors) tape.bind(tensor, gradients.tensors.get(name)!);
     const ops = new Ops(arena, tape, dropoutKey);
-    const hidden = network.forward(ops, {
-      tokens: arena.upload(batch.tokens),
-      positions: arena.upload(batch.positions),
-      context: { starts: arena.upload(batch.starts), ends: arena.upload(batch.ends) },
-    });
+    const hidden = model.hiddenStates(ops, batch, adapter);
     const counted = ops.gather(hidden, arena.upload(batch.rows));
-    const loss = ops.crossEntropy(counted, network.wte, arena.upload(batch.targets), gradientScale);
+    const loss = ops.crossEntropy(counted, wte, arena.upload(batch.targets), gradientScale);
     backend.sumRows({ x: loss.slice(0, [loss.length, 1]), out: total });
     tape.backward(loss);
   });
