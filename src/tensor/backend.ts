@@ -15,7 +15,7 @@
  *
  * @module
  */
-import type { DType, Matrix, PackedMatrix, Tensor, WeightFormat } from "./tensor.ts";
+import type { DType, GroupAxis, Matrix, PackedMatrix, StoredMatrix, Tensor, WeightFormat } from "./tensor.ts";
 
 /** out (M, N) = activation(alpha · op(a) (M, K) · op(b) (K, N) + bias) + residual, or that added to `out`. */
 export interface MatmulArgs {
@@ -358,11 +358,30 @@ export interface Backend extends Disposable {
    */
   read(tensor: Tensor): Promise<Float32Array>;
   /**
-   * Lays out a row-major (rows, columns) matrix as a frozen weight.
+   * Lays out a row-major (rows, columns) matrix as a frozen weight, whose groups run along `axis` [0].
    *
    * @internal
    */
-  pack(data: Float32Array, rows: number, columns: number, format: WeightFormat): PackedMatrix;
+  pack(
+    data: Float32Array,
+    rows: number,
+    columns: number,
+    format: WeightFormat,
+    axis?: GroupAxis,
+  ): PackedMatrix;
+  /**
+   * Lays out what {@linkcode unpackStored} gave, on whatever backend: the numbers are the same again where both
+   * have the same scales (all but WASM, which rounds those that it did not choose itself).
+   *
+   * @internal
+   */
+  packStored(stored: StoredMatrix): PackedMatrix;
+  /**
+   * A frozen weight that is not f32 as files hold it.
+   *
+   * @internal
+   */
+  unpackStored(matrix: PackedMatrix): Promise<StoredMatrix>;
   /**
    * A frozen weight as a row-major f32 matrix again; exact for f32, else what the kernels compute with.
    *
