@@ -1,5 +1,5 @@
-// The frame of kernels that lay out a frozen matrix: a thread takes a group of 32 rows by WIDTH columns.
-// They define WIDTH, `weight`, and `pack(row, count, column)` for rows of the source.
+// The frame of kernels that lay out a frozen matrix: a thread takes ROWS × COLUMNS numbers. They define `weight`,
+// and `pack(row, column)` for where those begin in the source.
 //#import index
 
 struct Params {
@@ -13,15 +13,21 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> source: array<f32>; // (rows, columns)
 
-// Columns column … column + 3 of a row; zero beyond the last.
-fn source4(row: u32, column: u32) -> vec4f {
-  var numbers = vec4f();
-  //#for j in 0..4
-  if (column + $j < p.columns) {
-    numbers[$j] = source[row * p.columns + column + $j];
+// One number; zero outside the matrix.
+fn number(row: u32, column: u32) -> f32 {
+  if (row >= p.rows || column >= p.columns) {
+    return 0;
   }
-  //#end
-  return numbers;
+  return source[row * p.columns + column];
+}
+
+// Columns column … column + 3 of a row; zero outside the matrix.
+fn source4(row: u32, column: u32) -> vec4f {
+  return vec4f(
+    //#for j in 0..4
+    number(row, column + $j),
+    //#end
+  );
 }
 
 @compute @workgroup_size(64)
@@ -31,9 +37,9 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let i = linear(group, groups) * 64 + thread;
-  let blocks = p.stride / WIDTH;
-  let row = i / blocks * 32;
+  let across = (p.stride + $COLUMNS - 1) / $COLUMNS;
+  let row = i / across * $ROWS;
   if (row < p.rows) {
-    pack(row, min(p.rows - row, 32), i % blocks * WIDTH);
+    pack(row, i % across * $COLUMNS);
   }
 }

@@ -1,9 +1,14 @@
-// A frozen matrix in 4-bit codes, eight columns to a u32, rows padded to a multiple of eight columns; per
-// column and group of 32 rows a scale and a minimum, halves in one u32: a weight is scale · code + minimum.
+// A frozen matrix in 4-bit codes, eight columns to a u32, rows padded to a multiple of eight columns; a weight is
+// scale · code + minimum, both halves in one u32 per group of 32 down the rows, or with AXIS along the columns.
 @group(0) @binding(1) var<storage, read> weight: array<u32>;
+//#if AXIS
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+//#else
 @group(0) @binding(2) var<storage, read> scales: array<vec4u>;
+//#end
 
-// Columns column … column + 3 of a row, column a multiple of 4; zero outside the matrix.
+// Columns column … column + 3 of a row, column a multiple of 4; zero outside the matrix, but beside its last
+// column whatever the codes there say.
 fn weight4(row: u32, column: u32) -> vec4f {
   if (row >= p.weightRows || column >= p.weightColumns) {
     return vec4f();
@@ -11,6 +16,10 @@ fn weight4(row: u32, column: u32) -> vec4f {
   let i = row * p.weightStride + column;
   let nibbles = weight[i / 8] >> ((i & 4) * 4);
   let codes = vec4f((vec4u(nibbles) >> vec4u(0, 4, 8, 12)) & vec4u(15));
+//#if AXIS
+  let halves = unpack2x16float(scales[row * ((p.weightColumns + 31) / 32) + column / 32]);
+  return codes * halves.x + halves.y;
+//#else
   let pairs = scales[((row / 32) * p.weightStride + column) / 4];
   let halves = transpose(mat4x2f(
     unpack2x16float(pairs.x),
@@ -19,4 +28,5 @@ fn weight4(row: u32, column: u32) -> vec4f {
     unpack2x16float(pairs.w),
   ));
   return codes * halves[0] + halves[1];
+//#end
 }

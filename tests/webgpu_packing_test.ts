@@ -7,14 +7,16 @@ import { gpuTest, numbers } from "./support/webgpu.ts";
 
 Deno.test("rows are padded to whole vectors", () => {
   const sizes = (format: WeightFormat, columns: number) => {
-    const { stride, rowBytes, scaleBytes } = layoutOf(format, columns);
-    return [stride, rowBytes, scaleBytes];
+    return ([0, 1] as const).map((axis) => {
+      const { stride, rowBytes, scaleStride } = layoutOf(format, columns, axis);
+      return [stride, rowBytes, scaleStride];
+    });
   };
-  assertEquals(sizes("f32", 5), [8, 32, 0]);
-  assertEquals(sizes("f16", 5), [8, 16, 0]);
-  assertEquals(sizes("q8", 5), [8, 8, 32]);
-  assertEquals(sizes("q4", 5), [8, 4, 32]);
-  assertEquals(sizes("q4", 9), [16, 8, 64]);
+  assertEquals(sizes("f32", 5), [[8, 32, 0], [8, 32, 0]]);
+  assertEquals(sizes("f16", 5), [[8, 16, 0], [8, 16, 0]]);
+  assertEquals(sizes("q8", 5), [[8, 8, 8], [8, 8, 1]]);
+  assertEquals(sizes("q4", 5), [[8, 4, 8], [8, 4, 1]]);
+  assertEquals(sizes("q4", 33), [[40, 20, 40], [40, 20, 2]]);
 });
 
 gpuTest("f16 rounds to the nearest half, and keeps halves", async (backend) => {

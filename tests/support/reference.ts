@@ -7,7 +7,16 @@
  */
 import type * as K from "../../src/tensor/backend.ts";
 import { uniform } from "../../src/tensor/random.ts";
-import { type DType, type Matrix, PackedMatrix, Tensor, type WeightFormat } from "../../src/tensor/tensor.ts";
+import {
+  type DType,
+  type GroupAxis,
+  type Matrix,
+  PackedMatrix,
+  type StoredMatrix,
+  Tensor,
+  type WeightFormat,
+} from "../../src/tensor/tensor.ts";
+import { numbersOf, quantize } from "./stored.ts";
 
 /** Whatever numbers go in. */
 type Numbers = Float64Array | Float32Array | Uint32Array;
@@ -15,6 +24,8 @@ type Numbers = Float64Array | Float32Array | Uint32Array;
 /** A tensor's content (u32 too, which f64 holds exactly); null once it is freed. */
 interface Block {
   data: Float64Array | Float32Array | null;
+  /** What a packed matrix was made of. */
+  stored?: StoredMatrix;
 }
 
 /** What {@linkcode ReferenceBackend} makes of a list of tensors: the numbers of each, absent where it is. */
@@ -114,11 +125,32 @@ export class ReferenceBackend implements K.Backend {
   }
 
   /** Keeps the numbers as they are, whatever the format. */
-  pack(data: Float32Array, rows: number, columns: number, format: WeightFormat): PackedMatrix {
+  pack(
+    data: Float32Array,
+    rows: number,
+    columns: number,
+    format: WeightFormat,
+    axis: GroupAxis = 0,
+  ): PackedMatrix {
     if (data.length !== rows * columns) {
       throw new RangeError(`${data.length} numbers for ${rows} x ${columns}`);
     }
-    return new PackedMatrix(rows, columns, format, this.#block(this.store.from(data)));
+    return new PackedMatrix(rows, columns, format, this.#block(this.store.from(data)), axis);
+  }
+
+  packStored(stored: StoredMatrix): PackedMatrix {
+    const { rows, columns, format, axis } = stored;
+    const block = this.#block(this.store.from(numbersOf(stored)));
+    block.stored = stored;
+    return new PackedMatrix(rows, columns, format, block, axis);
+  }
+
+  /** What it was made of, else the numbers rounded to the format. */
+  unpackStored(matrix: PackedMatrix): Promise<StoredMatrix> {
+    const { rows, columns, format, axis, memory } = matrix;
+    if (format === "f32") throw new RangeError("f32 has no stored form");
+    const numbers = this.#numbers(matrix);
+    return Promise.resolve((memory as Block).stored ?? quantize(numbers, rows, columns, format, axis));
   }
 
   unpack(matrix: PackedMatrix): Promise<Float32Array> {

@@ -5,7 +5,15 @@
  */
 import { WhetError } from "../../errors.ts";
 import type * as K from "../../tensor/backend.ts";
-import type { DType, Matrix, PackedMatrix, Tensor, WeightFormat } from "../../tensor/tensor.ts";
+import type {
+  DType,
+  GroupAxis,
+  Matrix,
+  PackedMatrix,
+  StoredMatrix,
+  Tensor,
+  WeightFormat,
+} from "../../tensor/tensor.ts";
 import * as attention from "./attention.ts";
 import * as elementwise from "./elementwise.ts";
 import * as embedding from "./embedding.ts";
@@ -17,6 +25,7 @@ import { allocate } from "./memory.ts";
 import * as normalization from "./normalization.ts";
 import { pack, unpack } from "./packing.ts";
 import { slice } from "./slices.ts";
+import { packStored, unpackStored } from "./stored.ts";
 import { free } from "./weights.ts";
 
 export type { GpuOptions } from "./gpu.ts";
@@ -94,8 +103,22 @@ class WebGpuBackend implements K.Backend {
     return this.gpu.read(slice(tensor));
   }
 
-  pack(data: Float32Array, rows: number, columns: number, format: WeightFormat): PackedMatrix {
-    return pack(this.gpu, data, rows, columns, format);
+  pack(
+    data: Float32Array,
+    rows: number,
+    columns: number,
+    format: WeightFormat,
+    axis?: GroupAxis,
+  ): PackedMatrix {
+    return pack(this.gpu, data, rows, columns, format, axis);
+  }
+
+  packStored(stored: StoredMatrix): PackedMatrix {
+    return packStored(this.gpu, stored);
+  }
+
+  unpackStored(matrix: PackedMatrix): Promise<StoredMatrix> {
+    return unpackStored(this.gpu, matrix);
   }
 
   unpack(matrix: PackedMatrix): Promise<Float32Array> {

@@ -12,7 +12,7 @@ import { slice } from "./slices.ts";
 /** out[t] = wte[tokens[t]] + wpe[positions[t]]; each part of wte serves the tokens that it holds. */
 export function embedding(gpu: Gpu, args: K.EmbeddingArgs): void {
   const [T, C] = args.out.shape;
-  const { format, parts } = weightParts(gpu, args.wte);
+  const { variant, parts } = weightParts(gpu, args.wte);
   for (const { first, bindings, params } of parts) {
     gpu.run(
       "embedding",
@@ -25,7 +25,7 @@ export function embedding(gpu: Gpu, args: K.EmbeddingArgs): void {
       },
       { T, firstRow: first, ...params },
       [Math.ceil(T * Math.ceil(C / 4) / 256)],
-      { FORMAT: format },
+      variant,
     );
   }
 }

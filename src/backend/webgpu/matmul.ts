@@ -80,7 +80,7 @@ function product(gpu: Gpu, args: MatmulArgs, b: Parts, part: number, m: number, 
     },
     [Math.ceil(columns / TILE), Math.ceil(M / TILE)],
     {
-      FORMAT: b.format,
+      ...b.variant,
       TRANSPOSE_A: transposeA,
       TRANSPOSE_B: transposeB,
       A_VECTORS: [aStride, aColumn, aColumns].every((x) => x % 4 === 0),

@@ -4,10 +4,11 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
-import { type Matrix, PackedMatrix, Tensor, type WeightFormat } from "../../tensor/tensor.ts";
+import { type Matrix, PackedMatrix, Tensor } from "../../tensor/tensor.ts";
 import type { Allocation } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 import { type Bindings, type Slice, slice } from "./slices.ts";
+import type { Constants } from "./template.ts";
 
 /** Some rows of a matrix, small enough for one binding. */
 export interface Part extends Range {
@@ -19,8 +20,8 @@ export interface Part extends Range {
 
 /** A matrix for a kernel that imports `weight_$FORMAT`. */
 export interface Parts {
-  /** The constant FORMAT. */
-  readonly format: WeightFormat | "plain";
+  /** The constants FORMAT, and AXIS where its groups run along columns. */
+  readonly variant: Constants;
   /** Its parts, from the first row on. */
   readonly parts: readonly Part[];
 }
@@ -98,7 +99,7 @@ export function weightParts(gpu: Gpu, matrix: Matrix, beside = 0): Parts {
   if (matrix instanceof PackedMatrix) return memoryOf(matrix);
   const [rows, columns] = matrix.shape;
   return {
-    format: columns % 4 ? "plain" : "f32",
+    variant: { FORMAT: columns % 4 ? "plain" : "f32", AXIS: 0 },
     parts: rowRanges(gpu, rows, columns, beside).map((range) => ({
       ...range,
       bindings: { weight: rowSlice(matrix, range) },
