@@ -2,12 +2,33 @@
  * Every kernel of every backend against the float64 reference: at odd sizes, with every flag, into
  * poisoned outputs, between guarded neighbours, on tensors and on views, twice with the same bits.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { WhetError } from "../src/errors.ts";
 import type { Backend } from "../src/tensor/backend.ts";
-import { SLICE_ALIGNMENT, type WeightFormat } from "../src/tensor/tensor.ts";
+import { checkStored } from "../src/tensor/stored.ts";
+import { SLICE_ALIGNMENT, type StoredMatrix } from "../src/tensor/tensor.ts";
 import { candidates } from "./support/backends.ts";
 import { suite } from "./support/cases.ts";
-import { compare } from "./support/lab.ts";
+import { compare, EPSILON } from "./support/lab.ts";
+import { numbersOf, quantize } from "./support/stored.ts";
+
+/** Fails where a number is off by more than a share of the largest in the matrix. */
+function near(actual: Float32Array, expected: Float64Array, share: number, what: string): void {
+  const largest = expected.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  assertEquals(actual.length, expected.length, what);
+  actual.forEach((x, i) => {
+    if (!(Math.abs(x - expected[i]) <= share * largest)) {
+      throw new Error(`${what} at ${i}: ${x}, not ${expected[i]}`);
+    }
+  });
+}
+
+/** The same bytes where no word begins. */
+function askew(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const room = new Uint8Array(bytes.length + 1);
+  room.set(bytes, 1);
+  return room.subarray(1);
+}
 
 for (const candidate of await candidates()) {
   const test = (claim: string, prove: (backend: Backend) => Promise<void>) =>
@@ -72,38 +93,109 @@ for (const candidate of await candidates()) {
     assertEquals([...after.slice(0, 3)], [64, 66, 2]);
   });
 
+  const shapes = [[1, 1], [1, 70], [70, 1], [33, 31], [96, 128], [7, 257]];
+  const formats = ["f32", "f16", "q8", "q4"] as const;
+
   test("packed weights are within their format's step of the original", async (backend) => {
-    // Groups of 32 run along rows or along columns, as the backend likes: each lies within one block
-    // of 32 × 32, whose magnitude differs from its neighbours'.
-    const blockMagnitude = (row: number, column: number) =>
-      [1, 1e-3, 30, 0][(row >> 5) + 3 * (column >> 5) & 3];
-    for (const [rows, columns] of [[1, 1], [1, 70], [70, 1], [33, 31], [96, 128], [7, 257]]) {
-      const original = Float32Array.from({ length: rows * columns }, (_, i) => {
-        const [row, column] = [Math.floor(i / columns), i % columns];
-        return Math.sin(i * i + 1) * blockMagnitude(row, column);
-      });
-      for (const format of ["f32", "f16", "q8", "q4"] as WeightFormat[]) {
-        const matrix = backend.pack(original, rows, columns, format);
-        const unpacked = await backend.unpack(matrix);
-        backend.free(matrix);
-        assertEquals(unpacked.length, original.length);
-        unpacked.forEach((x, i) => {
-          const largest = blockMagnitude(Math.floor(i / columns), i % columns);
-          // f16 has 11 bits, and 2⁻²⁴ is its smallest number; q8's steps are rounded to the nearest,
-          // q4's largest may be cut off by one.
-          const allowed = {
-            f32: 0,
-            f16: Math.abs(original[i]) * 2 ** -11 + 2 ** -25,
-            q8: largest / 127 * 0.6,
-            q4: largest / 7,
-          }[format];
-          const off = Math.abs(x - original[i]);
-          if (!(off <= allowed)) {
-            throw new Error(`${format} ${rows} x ${columns} at ${i}: ${original[i]} became ${x}`);
-          }
+    for (const axis of [0, 1] as const) {
+      // Groups of 32 down the rows, or along the columns; a group's magnitude differs from its neighbours'.
+      const magnitude = (row: number, column: number) =>
+        [1, 1e-3, 30, 0][(axis === 0 ? (row >> 5) + 3 * column : row + 3 * (column >> 5)) & 3];
+      for (const [rows, columns] of shapes) {
+        const original = Float32Array.from({ length: rows * columns }, (_, i) => {
+          const [row, column] = [Math.floor(i / columns), i % columns];
+          return Math.sin(i * i + 1) * magnitude(row, column);
         });
+        for (const format of formats) {
+          const matrix = backend.pack(original, rows, columns, format, axis);
+          assertEquals(matrix.axis, axis);
+          const unpacked = await backend.unpack(matrix);
+          backend.free(matrix);
+          assertEquals(unpacked.length, original.length);
+          unpacked.forEach((x, i) => {
+            const largest = magnitude(Math.floor(i / columns), i % columns);
+            // f16 has 11 bits, and 2⁻²⁴ is its smallest number; q8's steps are rounded to the nearest,
+            // q4's largest may be cut off by one.
+            const allowed = {
+              f32: 0,
+              f16: Math.abs(original[i]) * 2 ** -11 + 2 ** -25,
+              q8: largest / 127 * 0.6,
+              q4: largest / 7,
+            }[format];
+            const off = Math.abs(x - original[i]);
+            if (!(off <= allowed)) {
+              throw new Error(
+                `${format}, axis ${axis}, ${rows} x ${columns} at ${i}: ${original[i]} became ${x}`,
+              );
+            }
+          });
+        }
       }
     }
+  });
+
+  test("frozen weights become what files hold and again what they were, to the bit", async (backend) => {
+    for (const [rows, columns] of shapes) {
+      const original = Float32Array.from(
+        { length: rows * columns },
+        (_, i) => Math.sin(i * i + 1) / (1 + i % 7),
+      );
+      for (const format of ["f16", "q8", "q4"] as const) {
+        for (const axis of [0, 1] as const) {
+          const what = `${format} of ${rows} x ${columns}, axis ${axis}`;
+          const matrix = backend.pack(original, rows, columns, format, axis);
+          const [stored, numbers] = await Promise.all([backend.unpackStored(matrix), backend.unpack(matrix)]);
+          const { codes, scales, minima, ...shape } = stored;
+          assertEquals(shape, { rows, columns, format, axis }, what);
+          checkStored(stored);
+          assert(format !== "q8" || Math.min(...new Int8Array(codes.buffer)) >= -127, what);
+          near(numbers, numbersOf(stored), 4 * EPSILON, what);
+          const again = backend.packStored({ ...stored, codes: askew(codes) });
+          assertEquals([again.rows, again.columns, again.format, again.axis], [rows, columns, format, axis]);
+          assertEquals(await backend.unpack(again), numbers, what);
+          const twice = await backend.unpackStored(again);
+          assertEquals([twice.codes, twice.scales, twice.minima], [codes, scales, minima], what);
+          for (const packed of [matrix, again]) backend.free(packed);
+        }
+      }
+    }
+  });
+
+  test("frozen weights that other programs stored are read to within a half's rounding of their scales", async (backend) => {
+    for (const [rows, columns] of shapes) {
+      const original = Float32Array.from({ length: rows * columns }, (_, i) => Math.sin(i * i + 1) * 3);
+      for (const format of ["f16", "q8", "q4"] as const) {
+        for (const axis of [0, 1] as const) {
+          const stored = quantize(original, rows, columns, format, axis);
+          const matrix = backend.packStored(stored);
+          const numbers = await backend.unpack(matrix);
+          // A number of q4 is at most twice the largest above its minimum, which may be off by a half too.
+          near(numbers, numbersOf(stored), 2 ** -9, `${format} of ${rows} x ${columns}, axis ${axis}`);
+          backend.free(matrix);
+        }
+      }
+    }
+  });
+
+  test("stored matrices that do not have what their shape asks for are refused", async (backend) => {
+    const right = quantize(new Float32Array(33 * 5).fill(0.5), 33, 5, "q4", 0);
+    const before = backend.stats().allocations;
+    const wrong: Partial<StoredMatrix>[] = [
+      { codes: right.codes.slice(1) },
+      { scales: undefined },
+      { minima: undefined },
+      { minima: right.minima!.slice(1) },
+      { axis: 1 },
+      { format: "q8" },
+      { columns: 6 },
+    ];
+    for (const change of wrong) {
+      const error = assertThrows(() => backend.packStored({ ...right, ...change }), WhetError);
+      assertEquals(error.code, "backend");
+    }
+    assertEquals(backend.stats().allocations, before);
+    const plain = backend.pack(new Float32Array(4), 2, 2, "f32");
+    await assertRejects(() => backend.unpackStored(plain), WhetError, "f32");
   });
 
   test("embedding gradients of one token are added in the order of its rows", async (backend) => {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { WeightFormat } from "../../src/tensor/tensor.ts";
+import type { GroupAxis, WeightFormat } from "../../src/tensor/tensor.ts";
 import type { Candidate } from "./backends.ts";
 import { type Case, EPSILON, exact, type Lab, rounded, sumOf } from "./lab.ts";
 
@@ -92,9 +92,10 @@ function matmul(lab: Lab, chosen: {
   transposeB?: boolean;
   alpha?: number;
   format?: WeightFormat;
+  axis?: GroupAxis;
   epilogue?: { accumulate?: true; bias?: true; activation?: "gelu"; residual?: "another" | "itself" };
 }, activationStep = 0): void {
-  const { size: [M, N, K], transposeA, transposeB, alpha, format, epilogue = {} } = chosen;
+  const { size: [M, N, K], transposeA, transposeB, alpha, format, axis, epilogue = {} } = chosen;
   const { absolute, relative } = sumOf(K + 2);
   // Activations in 8 bits are off by at most a step each; in the sum of K those errors mostly cancel.
   const tolerance = { absolute: absolute + activationStep * 4 * Math.sqrt(K), relative };
@@ -103,7 +104,7 @@ function matmul(lab: Lab, chosen: {
   const [rows, columns] = transposeB ? [N, K] : [K, N];
   lab.backend.matmul({
     a: lab.input(transposeA ? [K, M] : [M, K]),
-    b: format ? lab.packed(rows, columns, format) : lab.input([rows, columns]),
+    b: format ? lab.packed(rows, columns, format, axis) : lab.input([rows, columns]),
     out,
     transposeA,
     transposeB,
@@ -224,6 +225,10 @@ export function suite(
         (lab, chosen) => matmul(lab, chosen, /q/.test(chosen.format) ? activationStep : 0),
       ),
       ...cases(
+        { size: PRODUCTS, format: ["q8", "q4"], transposeB: [false, true], axis: [1] } as const,
+        (lab, chosen) => matmul(lab, chosen, activationStep),
+      ),
+      ...cases(
         {
           size: [[1, 17, 33], [65, 33, 17]],
           format: ["f32", "f16", "q8", "q4"],
@@ -234,11 +239,16 @@ export function suite(
       ),
     },
     "embedding": cases(
-      { T: [1, 5, 33], C: [1, 3, 20, 64, 65, 769], format: ["plain", "f32", "f16", "q8", "q4"] } as const,
-      (lab, { T, C, format }) => {
+      {
+        T: [1, 5, 33],
+        C: [1, 3, 20, 64, 65, 769],
+        format: ["plain", "f32", "f16", "q8", "q4"],
+        axis: [0, 1],
+      } as const,
+      (lab, { T, C, format, axis }) => {
         const [V, positions] = [53, 37];
         lab.backend.embedding({
-          wte: format === "plain" ? lab.input([V, C]) : lab.packed(V, C, format),
+          wte: format === "plain" ? lab.input([V, C]) : lab.packed(V, C, format, axis),
           wpe: lab.input([positions, C]),
           tokens: lab.indices(Array.from({ length: T }, (_, t) => t === 1 ? V - 1 : t * 17 % V)),
           positions: lab.indices(Array.from({ length: T }, (_, t) => (positions - 1 + t) % positions)),

@@ -10,7 +10,13 @@
  */
 import type { Backend } from "../../src/tensor/backend.ts";
 import { uniform } from "../../src/tensor/random.ts";
-import { PackedMatrix, SLICE_ALIGNMENT, type Tensor, type WeightFormat } from "../../src/tensor/tensor.ts";
+import {
+  type GroupAxis,
+  PackedMatrix,
+  SLICE_ALIGNMENT,
+  type Tensor,
+  type WeightFormat,
+} from "../../src/tensor/tensor.ts";
 import { ReferenceBackend } from "./reference.ts";
 
 /** Half the distance from 1 to the next f32: the relative error of one rounding. */
@@ -100,11 +106,11 @@ export class Lab {
     return tensor;
   }
 
-  /** A frozen weight of random numbers, or of those given. */
-  packed(rows: number, columns: number, format: WeightFormat, content?: Float32Array): PackedMatrix {
-    content ??= this.numbers(rows * columns);
+  /** A frozen weight of random numbers. */
+  packed(rows: number, columns: number, format: WeightFormat, axis?: GroupAxis): PackedMatrix {
+    let content = this.numbers(rows * columns);
     if (this.unpacked) content = this.unpacked[this.#others.filter((x) => x instanceof PackedMatrix).length];
-    const matrix = this.backend.pack(content, rows, columns, format);
+    const matrix = this.backend.pack(content, rows, columns, format, axis);
     this.#others.push(matrix);
     return matrix;
   }
