@@ -6,6 +6,7 @@
  */
 import { WhetError } from "../errors.ts";
 import type { AddedToken } from "./bpe.ts";
+import { array, expected, type Json, object, optionalObject, parse, steps } from "./fields.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { bpeFromVocabulary, type Vocabulary, type VocabularyPlaces } from "./vocabulary.ts";
 
@@ -16,8 +17,6 @@ export interface TextFiles {
   /** The whole of a text file by its name, or null where there is none. */
   text(name: string): Promise<string | null>;
 }
-
-type Json = Record<string, unknown>;
 
 /**
  * Reads a directory's own tokenizer: tokenizer.json (a byte-level BPE, as GPT-2 and its fine-tunes have
@@ -147,15 +146,6 @@ function readTokenizerJson(json: Json, place: string): [Vocabulary, VocabularyPl
   }];
 }
 
-/** The steps of a stage: none, one, or a sequence's. */
-function steps(stage: unknown, listName: string, place: string): Json[] {
-  if (stage === null || stage === undefined) return [];
-  const step = object(stage, place);
-  if (step.type !== "Sequence") return [step];
-  return array(step[listName], `${place}.${listName}`)
-    .flatMap((inner, i) => steps(inner, listName, `${place}.${listName}[${i}]`));
-}
-
 function readAddedToken(value: unknown, place: string): AddedToken {
   const token = object(value, place);
   if (typeof token.content !== "string") throw expected("a string", token.content, `${place}.content`);
@@ -179,39 +169,6 @@ function pair(merge: unknown, place: () => string): [string, string] {
     if (typeof left === "string" && typeof right === "string" && left && right) return [left, right];
   }
   throw expected("two tokens with a space between", merge, place());
-}
-
-function parse(text: string, place: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    const reason = (cause as Error).message.replaceAll(/\s+/g, " ");
-    throw new WhetError("format", `${place}: not valid JSON (${reason}); download the file again`, { cause });
-  }
-}
-
-function object(value: unknown, place: string): Json {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw expected("an object", value, place);
-  }
-  return value as Json;
-}
-
-function optionalObject(value: unknown, place: string): Json {
-  return value === undefined || value === null ? {} : object(value, place);
-}
-
-function array(value: unknown, place: string): unknown[] {
-  if (!Array.isArray(value)) throw expected("a list", value, place);
-  return value;
-}
-
-function expected(what: string, value: unknown, place: string): WhetError {
-  const shown = JSON.stringify(value) ?? "nothing";
-  return new WhetError(
-    "format",
-    `${place}: expected ${what}, got ${shown.length > 60 ? shown.slice(0, 60) + "…" : shown}`,
-  );
 }
 
 function unsupported(place: string, field: string, value: unknown): WhetError {
