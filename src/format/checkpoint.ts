@@ -37,6 +37,11 @@ export class Checkpoint implements Disposable {
     return first?.metadata ?? {};
   }
 
+  /** Each file's free notes, with what messages call it. */
+  notes(): { file: string; metadata: Readonly<Record<string, string>> }[] {
+    return [...this.#order.keys()].map(({ name, metadata }) => ({ file: name, metadata }));
+  }
+
   /** The tensors' names, as they are stored. */
   names(): string[] {
     return [...this.#files.keys()];
