@@ -185,21 +185,22 @@ for (const instructionSet of SETS) {
 
   test("packed weights take the bytes of their format, not of f32", async (backend) => {
     const [rows, columns] = [1024, 512];
-    const bits = { f32: 32, f16: 16, q8: 9, q4: 5 };
+    const bits = { f32: 32, f16: 16, q8: 8.25, q4: 4.75 };
     const x = backend.upload(numbers(rows), [1, rows]);
     const out = backend.allocate([1, columns]);
     for (const format of FORMATS) {
       const before = backend.stats().allocatedBytes;
       const matrix = backend.pack(numbers(rows * columns), rows, columns, format);
       backend.matmul({ a: x, b: matrix, out });
-      assertEquals(backend.stats().allocatedBytes - before, rows * columns * bits[format] / 8, format);
+      const steps = format === "q8" || format === "q4" ? (rows + columns) * 4 : 0;
+      assertEquals(backend.stats().allocatedBytes - before, rows * columns * bits[format] / 8 + steps, format);
       backend.free(matrix);
       assertEquals(backend.stats().allocatedBytes, before);
       await backend.read(out);
     }
   });
 
-  test("4-bit weights err less than by symmetric rounding, 8-bit ones by at most half a step", async (backend) => {
+  test("4-bit weights err less than by symmetric rounding, 8-bit ones by little more than half a step", async (backend) => {
     const [rows, columns] = [256, 48];
     // Sums of four make a bell shape, as trained weights have it.
     const parts = [1, 2, 3, 4].map((seed) => numbers(rows * columns, seed));
@@ -220,7 +221,8 @@ for (const instructionSet of SETS) {
     const eight = await backend.unpack(backend.pack(weights, rows, columns, "q8"));
     eight.forEach((x, i) => {
       const step = largest[Math.floor(i / columns / 32) * columns + i % columns] / 127;
-      assert(Math.abs(x - weights[i]) <= 0.5001 * step);
+      // A step is a multiple, of at least 16 here, of the finest in its column.
+      assert(Math.abs(x - weights[i]) <= 0.5001 * step * (1 + 1 / 16));
     });
   });
 
@@ -441,5 +443,5 @@ Deno.test("the strict build gives these very bits on every machine", async () =>
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", all.buffer));
   const hex = [...digest.slice(0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   // A kernel that adds in another order changes this on purpose; a machine must not.
-  assertEquals(hex, "c670730552945b59");
+  assertEquals(hex, "56605bcb78845d77");
 });

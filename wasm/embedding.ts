@@ -1,14 +1,18 @@
 /** Rows picked by number: embeddings and the positions that have a target. */
 import { loadUpTo, storeUpTo } from "./simd";
-import { PANEL, panelBytes, unpackPanel } from "./weights";
+import { PLAIN } from "./formats";
+import { PANEL, panelBytes, unpackColumn, unpackPanel } from "./weights";
 
-/** The `wte` of a plain tensor, where packed ones have a storage format. */
-const PLAIN: u32 = 4;
-
-/** Rows begin … end − 1 of out[t] = wte[tokens[t]] + wpe[positions[t]]. */
+/**
+ * Rows begin … end − 1 of out[t] = wte[tokens[t]] + wpe[positions[t]].
+ *
+ * @param byColumn Whether `wte` was packed as its transpose: a token's row is a column.
+ * @param scratch C floats, rounded up to 16.
+ */
 export function embedding(
   wte: usize,
   kind: u32,
+  byColumn: bool,
   V: usize,
   wpe: usize,
   tokens: usize,
@@ -25,6 +29,11 @@ export function embedding(
     const to = out + t * C * 4;
     if (kind == PLAIN) {
       addRows(wte + token * C * 4, position, to, C);
+      continue;
+    }
+    if (byColumn) {
+      unpackColumn(kind, wte, C, token, scratch);
+      addRows(scratch, position, to, C);
       continue;
     }
     const bytes = panelBytes(kind, V);

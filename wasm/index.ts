@@ -8,5 +8,22 @@ export { crossEntropy } from "./loss";
 export { layerNorm, layerNormBackward, layerNormWeightGradient } from "./norm";
 export { constantsEnd, pages } from "./memory";
 export { matmul, matmulRows, matmulScratch } from "./matmul";
-export { packRows, panelBytes, unpackRows } from "./weights";
+export { measureRows } from "./codes";
+export {
+  activationBytes,
+  matmulRounded,
+  roundedRows,
+  roundedScratch,
+  roundRow,
+  roundRows,
+  rowRounded,
+} from "./quantized";
+export {
+  packedBytes,
+  packPanels,
+  packScratch,
+  packStored,
+  unpackPanels,
+  unpackStored,
+} from "./weights";
 export { squareParts, sumParts, sumRows } from "./reduce";

@@ -7,13 +7,11 @@
  * Frozen f32 weights already lie in such panels and are read where they are; other forms of `b` are
  * brought into them slice by slice. Work splits by rows and by panels, without changing a bit.
  */
-import { fma, highHalves, interleaveHigh, interleaveLow, loadUpTo, lowHalves, storeUpTo, transpose4x4, zero } from "./simd";
+import { loadUpTo, storeUpTo, transpose4x4 } from "./simd";
 import { gelu } from "./math";
 import { packTile, row, ROWS, tile } from "./tile";
-import { copyBlock, F32, PANEL, panelBytes, unpackPanel } from "./weights";
-
-/** The `b` of a plain tensor, where packed ones have a storage format. */
-const PLAIN: u32 = 4;
+import { F32, PLAIN } from "./formats";
+import { copyBlock, PANEL, panelBytes, unpackPanel } from "./weights";
 
 /** Rows of `b` in a slice. */
 // @ts-ignore: decorator
@@ -60,8 +58,7 @@ export function matmulScratch(M: usize, N: usize, K: usize, gathered: bool): usi
   const rows = blockRows(M, depth);
   const panels = (N + PANEL - 1) / PANEL;
   let strips = rows * 64;
-  if (M == 1 && gathered) strips = panels * 64;
-  else if (K > depth) strips *= min(panels, groupPanels(rows));
+  if (K > depth) strips *= min(panels, groupPanels(rows));
   return SLICE * 64 + 1024 + rows * depth * 4 + strips;
 }
 
@@ -104,14 +101,6 @@ export function matmul(
   const height = blockRows(M, depth);
   const block = square + 1024;
   const strips = block + height * depth * 4;
-
-  if (M == 1 && transposeB && kind != PLAIN) {
-    rowByTransposed(a, b, kind, N, K, slice, strips, panelBegin, panelEnd);
-    for (let panel = panelBegin; panel < panelEnd; panel++) {
-      finish(strips + (panel - panelBegin) * 64, 0, 1, panel, N, out, alpha, flags, bias, residual);
-    }
-    return;
-  }
 
   const inPlace = kind == F32 && !transposeB;
   const panelBytesB: usize = kind == PLAIN ? 0 : panelBytes(kind, transposeB ? N : K);
@@ -261,74 +250,8 @@ function sliceTransposed(
   }
 }
 
-/**
- * strips (N) = a (K) · bᵀ for a frozen b (N, K), reading each of its panels as one stream: eight rows are
- * transposed in registers, 16 columns deep, onto sums that wait in memory.
- */
-function rowByTransposed(
-  a: usize,
-  b: usize,
-  format: u32,
-  N: usize,
-  K: usize,
-  slice: usize,
-  strips: usize,
-  panelBegin: usize,
-  panelEnd: usize,
-): void {
-  const begin = panelBegin * PANEL;
-  const end = min(N, panelEnd * PANEL);
-  const bytes = panelBytes(format, N);
-  memory.fill(strips, 0, (panelEnd - panelBegin) * 64);
-  for (let k: usize = 0; k < K; k += PANEL, b += bytes) {
-    const depth = min(PANEL, K - k);
-    for (let n = begin; n < end; n += SLICE) {
-      const rows = min(SLICE, end - n);
-      let from = slice;
-      if (format == F32) from = b + n * 64;
-      else unpackPanel(format, b, n, n + rows, slice);
-      eightRows(a + k * 4, depth, from, rows, strips + (n - begin) * 4);
-    }
-  }
-}
-
-/** out[r] += Σ over k < depth of a[k] · b[r][k], for r < rows of `[·][16]` floats. */
-function eightRows(a: usize, depth: usize, b: usize, rows: usize, out: usize): void {
-  let r: usize = 0;
-  if (depth == PANEL) {
-    for (; r + 8 <= rows; r += 8, b += 512, out += 32) {
-      let c0 = v128.load(out), c1 = v128.load(out, 16);
-      for (let k: usize = 0; k < 64; k += 16) {
-        const p = b + k;
-        const u0 = v128.load(p), u1 = v128.load(p, 64), u2 = v128.load(p, 128), u3 = v128.load(p, 192);
-        const v0 = v128.load(p, 256), v1 = v128.load(p, 320), v2 = v128.load(p, 384), v3 = v128.load(p, 448);
-        const ul01 = interleaveLow(u0, u1), ul23 = interleaveLow(u2, u3);
-        const vl01 = interleaveLow(v0, v1), vl23 = interleaveLow(v2, v3);
-        let s = v128.load32_splat(a + k);
-        c0 = fma(s, lowHalves(ul01, ul23), c0), c1 = fma(s, lowHalves(vl01, vl23), c1);
-        s = v128.load32_splat(a + k, 4);
-        c0 = fma(s, highHalves(ul01, ul23), c0), c1 = fma(s, highHalves(vl01, vl23), c1);
-        const uh01 = interleaveHigh(u0, u1), uh23 = interleaveHigh(u2, u3);
-        const vh01 = interleaveHigh(v0, v1), vh23 = interleaveHigh(v2, v3);
-        s = v128.load32_splat(a + k, 8);
-        c0 = fma(s, lowHalves(uh01, uh23), c0), c1 = fma(s, lowHalves(vh01, vh23), c1);
-        s = v128.load32_splat(a + k, 12);
-        c0 = fma(s, highHalves(uh01, uh23), c0), c1 = fma(s, highHalves(vh01, vh23), c1);
-      }
-      v128.store(out, c0), v128.store(out, c1, 16);
-    }
-  }
-  for (; r < rows; r++, b += 64, out += 4) {
-    let c = v128.load32_zero(out);
-    for (let k: usize = 0; k < depth; k++) {
-      c = fma(v128.load32_splat(a + k * 4), v128.load32_splat(b + k * 4), c);
-    }
-    v128.store32_lane(out, c, 0);
-  }
-}
-
 /** The epilogue: out's rows i … i + rows − 1 in one panel from their sums. */
-function finish(
+export function finish(
   strip: usize,
   i: usize,
   rows: usize,

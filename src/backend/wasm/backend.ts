@@ -24,7 +24,14 @@ const PART = 4096;
 /** Nanoseconds of a multiplication and addition in tiles of 6 rows. */
 const PRODUCT = 0.043;
 /** The same of a single row, where all time goes into reading weights, by their storage format. */
-const PRODUCT_OF_ONE = [0.1, 0.35, 0.18, 0.5, 0.3];
+const PRODUCT_OF_ONE = [0.1, 0.35, 0, 0, 0.3];
+/** The same with 8- and 4-bit weights, of many rows and of one. */
+const ROUNDED = 0.028;
+const ROUNDED_OF_ONE: Record<string, number> = { q8: 0.04, q4: 0.04 };
+/** Nanoseconds to bring a number of b to where it is multiplied, by storage format; every block of rows does. */
+const BRING = [0.05, 0.15, 0, 0, 0.25];
+/** The same of bᵀ. */
+const GATHER = [0.2, 0.35, 0, 0, 0.4];
 /** Nanoseconds of an exponential in a softmax. */
 const EXP = 1.2;
 
@@ -113,23 +120,83 @@ export class WasmBackend extends Store implements tensor.Backend {
     expect(K > 0, "matmul: K is 0");
     expect(!(transposeA && packed), "matmul: transposeA takes a plain b");
     expect(!(accumulate && args.activation), "matmul: accumulate excludes activation");
-    const bytes = this.call.matmulScratch(M, N, K, packed && transposeB) >>> 0;
     if (M === 0 || N === 0) return;
-    const { scratch, stride } = this.scratch(bytes);
+    // Packed along its columns, a matrix is its own transpose to the kernels.
+    const transposed = packed ? transposeB !== (b.axis === 1) : transposeB;
+    if (packed && (b.format === "q8" || b.format === "q4")) {
+      return this.#rounded(args, b, transposed, M, N, K);
+    }
     const kind = packed ? KINDS[b.format] : KINDS.plain;
+    const gathered = packed && transposed;
+    const { scratch, stride } = this.scratch(this.call.matmulScratch(M, N, K, gathered) >>> 0);
+    const product = {
+      ...{ M, N, K, multiple: 6, height: this.call.matmulRows(M, K, gathered) >>> 0 },
+      ...{ pack: M === 1 ? 0 : 0.4, bring: M === 1 ? 0 : (transposed ? GATHER : BRING)[kind] },
+    };
     const cost = M === 1 ? PRODUCT_OF_ONE[kind] : PRODUCT * Math.max(1, 6 / M);
     this.share(
-      { kernel: "matmul", cost, stride },
+      { kernel: "matmul", cost, stride, product },
       ...[this.at(args.a, "matmul: a"), transposeA] as const,
       packed ? this.alive(b.memory, "matmul: b").pointer : this.at(b, "matmul: b"),
-      ...[kind, transposeB] as const,
+      ...[kind, transposed] as const,
       this.at(args.out, "matmul: out"),
-      ...[M, N, K, alpha] as const,
-      (accumulate ? 1 : 0) | (args.activation ? 2 : 0),
+      ...[M, N, K, alpha, ...this.#epilogue(args, M, N), scratch, 0, M, 0, Math.ceil(N / PANEL)] as const,
+    );
+  }
+
+  /** What follows the sums: the kernels' flags, the bias's and the residual's address. */
+  #epilogue(args: tensor.MatmulArgs, M: number, N: number): [number, number, number] {
+    return [
+      (args.accumulate ? 1 : 0) | (args.activation ? 2 : 0),
       this.at(args.bias, "matmul: bias", N),
       this.at(args.residual, "matmul: residual", M * N),
-      scratch,
-      ...[0, M, 0, Math.ceil(N / PANEL)] as const,
+    ];
+  }
+
+  /** A product with an 8- or 4-bit weight, whose activations are rounded to whole numbers first. */
+  #rounded(
+    args: tensor.MatmulArgs,
+    b: PackedMatrix,
+    transposed: boolean,
+    M: number,
+    N: number,
+    K: number,
+  ): void {
+    const kind = KINDS[b.format];
+    const weight = this.alive(b.memory, "matmul: b");
+    const a = this.at(args.a, "matmul: a");
+    const out = this.at(args.out, "matmul: out");
+    const after = [args.alpha ?? 1, ...this.#epilogue(args, M, N)] as const;
+    const panels = Math.ceil(N / PANEL);
+    const bytes = Math.ceil((this.call.activationBytes(M, K) >>> 0) / 64) * 64;
+    if (M === 1 && !transposed) {
+      const { scratch, stride } = this.scratch(64, bytes);
+      const activations = scratch - bytes;
+      this.call.roundRow(a, K, activations);
+      this.share(
+        { kernel: "rowRounded", cost: ROUNDED_OF_ONE[b.format] * K * PANEL, stride },
+        ...[activations, weight.pointer, kind, out, N, K, ...after, scratch, 0, panels] as const,
+      );
+      return;
+    }
+    if (transposed && !weight.measured) {
+      this.share(
+        { kernel: "measureRows", cost: 0.5 * 32 * K },
+        ...[kind, weight.pointer, N, K, 0, Math.ceil(N / 32)] as const,
+      );
+      weight.measured = true;
+    }
+    const { scratch, stride } = this.scratch(this.call.roundedScratch(M, K) >>> 0, bytes);
+    const activations = scratch - bytes;
+    this.share({ kernel: "roundRows", cost: 0.5 * K }, ...[a, M, K, activations, 0, M] as const);
+    const product = {
+      ...{ M, N, K, multiple: 4, height: this.call.roundedRows(M, K) >>> 0 },
+      ...{ pack: 0, bring: transposed ? 0.2 : 0.1 },
+    };
+    this.share(
+      { kernel: "matmulRounded", cost: ROUNDED * Math.max(1, 4 / M), stride, product },
+      ...[activations, weight.pointer, kind, transposed, out, M, N, K, ...after] as const,
+      ...[scratch, 0, M, 0, panels] as const,
     );
   }
 
@@ -140,11 +207,12 @@ export class WasmBackend extends Store implements tensor.Backend {
     expectBelow(this.indices(tokens, "embedding: tokens", T), V, "embedding: tokens");
     expectBelow(this.indices(positions, "embedding: positions", T), extents(wpe)[0], "embedding: positions");
     const packed = wte instanceof PackedMatrix;
-    const { scratch, stride } = this.scratch(PANEL * 4);
+    const { scratch, stride } = this.scratch((C + PANEL) * 4);
     this.share(
       { kernel: "embedding", cost: (packed ? 1 : 0.3) * C, stride },
       packed ? this.alive(wte.memory, "embedding: wte").pointer : this.at(wte, "embedding: wte"),
       packed ? KINDS[wte.format] : KINDS.plain,
+      packed && wte.axis === 1,
       V,
       this.at(wpe, "embedding: wpe"),
       this.at(tokens, "embedding: tokens", T, "u32"),

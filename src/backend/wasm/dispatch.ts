@@ -7,7 +7,7 @@
  */
 import { type Kernels, PARAMETERS } from "./kernels.gen.ts";
 import type { Pool, TiledCall } from "./pool.ts";
-import { cutMatmul } from "./split.ts";
+import { cutMatmul, type Product } from "./split.ts";
 
 /** Where a kernel's arguments name the range that is cut, and what its bounds are multiples of. */
 const CUTS = {
@@ -26,11 +26,16 @@ const CUTS = {
   layerNormBackward: ["begin", 1],
   layerNormWeightGradient: ["begin", 16],
   matmul: ["rowBegin", 6],
-  packRows: ["begin", 32],
+  matmulRounded: ["rowBegin", 4],
+  measureRows: ["begin", 1],
+  packPanels: ["begin", 1],
+  packStored: ["begin", 1],
+  roundRows: ["begin", 4],
+  rowRounded: ["panelBegin", 1],
   squareParts: ["begin", 1],
   storeKeysValues: ["begin", 1],
   sumRows: ["begin", 16],
-  unpackRows: ["begin", 32],
+  unpackPanels: ["begin", 1],
 } as const satisfies { [K in keyof Kernels]?: [first: string, multiple: number] };
 
 /** The kernels whose calls can be shared out. */
@@ -42,8 +47,10 @@ export interface Call<K extends Shared = Shared> {
   kernel: K;
   /** Its arguments. */
   args: Parameters<Kernels[K]>;
-  /** About how many nanoseconds one of its range (of `matmul`: one product of two numbers) takes on one thread. */
+  /** About how many nanoseconds one of its range (of a matrix product: one product of two numbers) takes on one thread. */
   cost: number;
+  /** A matrix product's sizes: it is cut by rows and by panels. */
+  product?: Product;
   /** How far apart the threads' scratch memories lie, if it takes any. */
   stride?: number;
 }
@@ -109,17 +116,18 @@ export class Dispatcher {
   }
 
   /** How many of what a call's cost is of it computes. */
-  #units({ kernel, args }: Call): number {
-    if (kernel === "matmul") {
-      const [, , , , , , M, N, K] = args as Parameters<Kernels["matmul"]>;
-      return M * N * K;
-    }
+  #units({ kernel, args, product }: Call): number {
+    if (product) return product.M * product.N * product.K;
     const { at } = this.#places.get(kernel)!;
     return (args[at + 1] as number) - (args[at] as number);
   }
 
   /** Cuts a call into tiles of about so many nanoseconds. */
-  #cut({ kernel, args, cost, stride }: Call, work: number, threads: number): TiledCall & { work: number } {
+  #cut(
+    { kernel, args, cost, stride, product }: Call,
+    work: number,
+    threads: number,
+  ): TiledCall & { work: number } {
     const { at, multiple, scratch, panels, kernel: index } = this.#places.get(kernel)!;
     const numbers = args as number[]; // booleans turn to numbers where they are written
     const call = {
@@ -128,10 +136,8 @@ export class Dispatcher {
       scratch: scratch >= 0 && stride ? { at: scratch, stride } : undefined,
     };
     const [begin, end] = [numbers[at], numbers[at + 1]];
-    if (kernel === "matmul") {
-      const [, , , kind, transposeB, , M, N, K] = args as Parameters<Kernels["matmul"]>;
-      const height = this.#kernels.matmulRows(M, K, transposeB && kind !== 4);
-      const cut = cutMatmul({ M, N, K, kind, transposeB, height, cost, threads });
+    if (product) {
+      const cut = cutMatmul(product, cost, threads);
       return {
         ...call,
         ranges: [{ at, begin, end, step: cut.rows }, {

@@ -43,6 +43,7 @@ export class Heap {
   readonly #sizes = new Map<number, number>();
   #free: Range[] = [];
   #f32: Float32Array;
+  #u8: Uint8Array;
   #u32: Uint32Array;
   #scratch = 0;
   #scratchBytes = 0;
@@ -55,6 +56,7 @@ export class Heap {
     [this.memory, this.#maximumPages] = createMemory(maximumPages, shared);
     this.#free = [{ start: FIRST_ADDRESS, end: this.memory.buffer.byteLength - GUARD }];
     this.#f32 = new Float32Array(this.memory.buffer);
+    this.#u8 = new Uint8Array(this.memory.buffer);
     this.#u32 = new Uint32Array(this.memory.buffer);
   }
 
@@ -62,6 +64,12 @@ export class Heap {
   get f32(): Float32Array {
     if (this.#f32.buffer !== this.memory.buffer) this.#f32 = new Float32Array(this.memory.buffer);
     return this.#f32;
+  }
+
+  /** The whole memory as bytes; not to be kept over an allocation. */
+  get u8(): Uint8Array {
+    if (this.#u8.buffer !== this.memory.buffer) this.#u8 = new Uint8Array(this.memory.buffer);
+    return this.#u8;
   }
 
   /** The whole memory as unsigned integers; not to be kept over an allocation. */

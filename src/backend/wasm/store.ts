@@ -5,7 +5,16 @@
  */
 import { WhetError } from "../../errors.ts";
 import type { BackendStats } from "../../tensor/backend.ts";
-import { type DType, type Matrix, PackedMatrix, Tensor, type WeightFormat } from "../../tensor/tensor.ts";
+import {
+  type DType,
+  type GroupAxis,
+  type Matrix,
+  PackedMatrix,
+  type StoredMatrix,
+  Tensor,
+  type WeightFormat,
+} from "../../tensor/tensor.ts";
+import { checkStored, CODE_BITS, codeBytes, GROUP } from "../../tensor/stored.ts";
 import { expect } from "./checks.ts";
 import { type Call, call, Dispatcher, type Shared } from "./dispatch.ts";
 import { Heap } from "./heap.ts";
@@ -17,14 +26,14 @@ import { Pool } from "./pool.ts";
 export const KINDS: Record<WeightFormat | "plain", number> = { f32: 0, f16: 1, q8: 2, q4: 3, plain: 4 };
 /** Columns of a panel of packed weights. */
 export const PANEL = 16;
-/** Rows of a quantised group: rows are packed by multiples of it. */
-const GROUP = 32;
 /** Floats that pass through scratch memory at once when a weight is packed: 1 MiB, which caches hold. */
 const STAGE = 1 << 18;
 
 /** About how many nanoseconds it takes one thread to pack a number. */
 const PACKING: Record<WeightFormat, number> = { f32: 0.3, f16: 1.4, q8: 1.5, q4: 4 };
 const UNPACKING = 0.7;
+/** The same to pack a stored number. */
+const STORING = { f16: 1, q8: 0.3, q4: 4 };
 
 /** Nanoseconds: a round of sharing costs about 2 µs, waking who sleeps 6 µs more. */
 const LEAST_WORK = 15e3;
@@ -44,6 +53,8 @@ export interface Threads {
 /** A tensor's or packed weight's memory. */
 class Block {
   freed = false;
+  /** Whether a packed weight's rows were measured, which products with its transpose want. */
+  measured = false;
   constructor(readonly heap: Heap, readonly pointer: number, readonly bytes: number) {}
 }
 
@@ -114,10 +125,14 @@ export class Store implements Disposable {
     this.#dispatcher!.run(calls);
   }
 
-  /** Scratch memory for the next call alone: so many bytes for each thread, a stride apart. */
-  protected scratch(bytes: number): { scratch: number; stride: number } {
-    const stride = Math.ceil(bytes / 64) * 64;
-    return { scratch: this.memory.scratch(stride * (this.pool?.threads ?? 1)), stride };
+  /**
+   * Scratch memory for the next call alone: so many bytes for each thread, a stride apart.
+   *
+   * @param common Bytes (a multiple of 64) that lie before them, for all threads together.
+   */
+  protected scratch(bytes: number, common = 0): { scratch: number; stride: number } {
+    const stride = aligned(bytes);
+    return { scratch: this.memory.scratch(common + stride * (this.pool?.threads ?? 1)) + common, stride };
   }
 
   #block(bytes: number): Block {
@@ -196,7 +211,13 @@ export class Store implements Disposable {
     return content;
   }
 
-  pack(data: Float32Array, rows: number, columns: number, format: WeightFormat): PackedMatrix {
+  pack(
+    data: Float32Array,
+    rows: number,
+    columns: number,
+    format: WeightFormat,
+    axis: GroupAxis = 0,
+  ): PackedMatrix {
     expect(rows > 0 && columns > 0, `pack: a matrix of ${rows} × ${columns} holds nothing`);
     expect(
       data.length === rows * columns,
@@ -204,52 +225,154 @@ export class Store implements Disposable {
     );
     const kind = KINDS[format];
     expect(kind !== undefined, `pack: unknown format ${format}; expected f32, f16, q8 or q4`);
-    const block = this.#block(Math.ceil(columns / PANEL) * (this.call.panelBytes(kind, rows) >>> 0));
-    const { many, stage, scratch, stride } = this.#stage(rows, columns);
-    const cost = PACKING[format] * columns;
-    for (let row = 0; row < rows; row += many) {
-      const end = Math.min(rows, row + many);
-      this.memory.f32.set(data.subarray(row * columns, end * columns), stage / 4);
+    const { K, N, block } = this.#weight(rows, columns, format, axis);
+    for (const { stage, first, last, stepK, stepN, scratch, stride } of this.#stages(K, N, axis)) {
+      const heap = this.memory;
+      eachRun(K, N, axis, first, last, (from, to, length) => {
+        heap.f32.set(data.subarray(from, from + length), stage / 4 + to);
+      });
       this.#dispatcher!.run([call(
-        { kernel: "packRows", cost, stride },
-        ...[kind, stage, row, block.pointer, rows, columns, row, end, scratch] as const,
+        { kernel: "packPanels", cost: PACKING[format] * K * PANEL, stride },
+        ...[kind, stage, stepK, stepN, first, block.pointer, K, N, first, last, scratch] as const,
       )]);
     }
-    return new PackedMatrix(rows, columns, format, block);
+    return new PackedMatrix(rows, columns, format, block, axis);
   }
 
   // deno-lint-ignore require-await -- errors reject, as on a backend that waits
   async unpack(matrix: PackedMatrix): Promise<Float32Array> {
-    const { rows, columns } = matrix;
+    const { rows, columns, axis, format } = matrix;
     const { pointer } = this.alive(matrix.memory, "unpack");
     this.call;
     this.#readbacks++;
     const data = new Float32Array(rows * columns);
-    const { many, stage, scratch, stride } = this.#stage(rows, columns);
-    for (let row = 0; row < rows; row += many) {
-      const end = Math.min(rows, row + many);
+    const [K, N] = axis === 0 ? [rows, columns] : [columns, rows];
+    for (const { stage, first, last, stepK, stepN, scratch, stride } of this.#stages(K, N, axis)) {
       this.#dispatcher!.run([call(
-        { kernel: "unpackRows", cost: UNPACKING * columns, stride },
-        ...[KINDS[matrix.format], pointer, stage, row, rows, columns, row, end, scratch] as const,
+        { kernel: "unpackPanels", cost: UNPACKING * K * PANEL, stride },
+        ...[KINDS[format], pointer, stage, stepK, stepN, first, K, N, first, last, scratch] as const,
       )]);
-      data.set(this.memory.f32.subarray(stage / 4, stage / 4 + (end - row) * columns), row * columns);
+      const heap = this.memory;
+      eachRun(K, N, axis, first, last, (to, from, length) => {
+        data.set(heap.f32.subarray(stage / 4 + from, stage / 4 + from + length), to);
+      });
     }
     return data;
   }
 
-  /** Scratch memory through which a matrix passes `many` rows at a time, and that of each thread. */
-  #stage(rows: number, columns: number) {
-    const many = Math.min(Math.ceil(rows / GROUP), Math.max(1, Math.floor(STAGE / columns / GROUP))) * GROUP;
-    const bytes = Math.ceil(many * columns / 16) * 64;
-    const stride = GROUP * PANEL * 4;
+  packStored(stored: StoredMatrix): PackedMatrix {
+    checkStored(stored);
+    const { rows, columns, format, axis, codes, scales, minima } = stored;
+    const kind = KINDS[format];
+    const { K, N, block } = this.#weight(rows, columns, format, axis);
+    const [stepK, stepN] = axis === 0 ? [columns, 1] : [1, columns];
+    const [scaleStepK, scaleStepN] = axis === 0 ? [columns, 1] : [1, Math.ceil(columns / GROUP)];
+    const panels = Math.ceil(N / PANEL);
+    const panelBytes = PANEL * stepN * CODE_BITS[format] / 8;
+    // Columns that lie one behind the other pass through in parts; rows only all together.
+    const many = axis === 1 ? Math.max(1, Math.floor(4 * STAGE / panelBytes)) : panels;
+    const bytes = axis === 1 ? Math.min(codes.length, many * panelBytes) : codes.length;
+    const each = this.call.packScratch(K) >>> 0;
+    const sizes = [bytes, (scales?.length ?? 0) * 4, (minima?.length ?? 0) * 4].map(aligned);
+    const room = this.#block(sizes[0] + sizes[1] + sizes[2] + (this.pool?.threads ?? 1) * aligned(each));
+    try {
+      const [at, scalesAt] = [room.pointer, room.pointer + sizes[0]];
+      const minimaAt = scalesAt + sizes[1];
+      if (scales) this.memory.f32.set(scales, scalesAt / 4);
+      if (minima) this.memory.f32.set(minima, minimaAt / 4);
+      for (let first = 0; first < panels; first += many) {
+        const last = Math.min(panels, first + many);
+        this.memory.u8.set(
+          codes.subarray(first * panelBytes, axis === 1 ? last * panelBytes : undefined),
+          at,
+        );
+        this.#dispatcher!.run([call(
+          { kernel: "packStored", cost: STORING[format] * K * PANEL, stride: aligned(each) },
+          ...[kind, at, stepK, stepN, first, scalesAt, minimaAt, scaleStepK, scaleStepN] as const,
+          ...[block.pointer, K, N, first, last, minimaAt + sizes[2]] as const,
+        )]);
+      }
+    } finally {
+      this.#release(room);
+    }
+    return new PackedMatrix(rows, columns, format, block, axis);
+  }
+
+  // deno-lint-ignore require-await -- errors reject, as on a backend that waits
+  async unpackStored(matrix: PackedMatrix): Promise<StoredMatrix> {
+    const { rows, columns, format, axis } = matrix;
+    if (format === "f32") {
+      throw new WhetError("option", "unpackStored: a matrix of f32 has no codes: unpack it");
+    }
+    const { pointer } = this.alive(matrix.memory, "unpackStored");
+    this.#readbacks++;
+    const [K, N] = axis === 0 ? [rows, columns] : [columns, rows];
+    const [stepK, stepN] = axis === 0 ? [columns, 1] : [1, columns];
+    const groups = Math.ceil(K / GROUP);
+    const [scaleStepK, scaleStepN] = axis === 0 ? [columns, 1] : [1, groups];
+    const bytes = codeBytes(format, rows, columns);
+    const scaleBytes = format === "f16" ? 0 : groups * N * 4;
+    const room = this.#block(aligned(bytes) + 2 * aligned(scaleBytes));
+    try {
+      const [at, scalesAt] = [room.pointer, room.pointer + aligned(bytes)];
+      const minimaAt = scalesAt + aligned(scaleBytes);
+      this.memory.u8.fill(0, at, at + bytes);
+      this.call.unpackStored(
+        ...[
+          KINDS[format],
+          pointer,
+          at,
+          stepK,
+          stepN,
+          scalesAt,
+          minimaAt,
+          scaleStepK,
+          scaleStepN,
+          K,
+          N,
+        ] as const,
+      );
+      const codes = this.memory.u8.slice(at, at + bytes);
+      const floats = (from: number) => this.memory.f32.slice(from / 4, (from + scaleBytes) / 4);
+      return {
+        ...{ rows, columns, format, axis, codes },
+        ...(scaleBytes ? { scales: floats(scalesAt) } : {}),
+        ...(format === "q4" ? { minima: floats(minimaAt) } : {}),
+      };
+    } finally {
+      this.#release(room);
+    }
+  }
+
+  /** Memory for a packed weight, and its sizes as the kernels see them: summed over K. */
+  #weight(rows: number, columns: number, format: WeightFormat, axis: GroupAxis) {
+    const [K, N] = axis === 0 ? [rows, columns] : [columns, rows];
+    const block = this.#block(this.call.packedBytes(KINDS[format], K, N) >>> 0);
+    return { K, N, block };
+  }
+
+  /** Parts of a matrix (panels first … last − 1) with the memory through which they pass, and that of each thread. */
+  *#stages(K: number, N: number, axis: GroupAxis) {
+    const panels = Math.ceil(N / PANEL);
+    const many = Math.min(panels, Math.max(1, Math.floor(STAGE / K / PANEL)));
+    const stride = aligned(this.call.packScratch(K) >>> 0);
+    const bytes = aligned(many * PANEL * K * 4);
     const stage = this.memory.scratch(bytes + stride * (this.pool?.threads ?? 1));
-    return { many, stage, scratch: stage + bytes, stride };
+    for (let first = 0; first < panels; first += many) {
+      const last = Math.min(panels, first + many);
+      const width = Math.min(N, last * PANEL) - first * PANEL;
+      const [stepK, stepN] = axis === 0 ? [width * 4, 4] : [4, K * 4];
+      yield { stage, first, last, stepK, stepN, scratch: stage + bytes, stride };
+    }
   }
 
   free(memory: Matrix): void {
     if (!this.#heap) return; // All is gone already, whoever is disposed after the backend.
     expect(!(memory instanceof Tensor) || memory.offset === 0, "free: a view is never freed by itself");
-    const block = this.alive(memory.memory, "free");
+    this.#release(this.alive(memory.memory, "free"));
+  }
+
+  #release(block: Block): void {
     this.memory.free(block.pointer);
     block.freed = true;
     this.#allocatedBytes -= block.bytes;
@@ -278,4 +401,25 @@ export class Store implements Disposable {
  */
 function nextTurn(): Promise<void> {
   return new Promise((resolve) => (globalThis.setImmediate ?? setTimeout)(resolve));
+}
+
+/** The next multiple of 64. */
+function aligned(bytes: number): number {
+  return Math.ceil(bytes / 64) * 64;
+}
+
+/** The contiguous runs of a row-major matrix that make up panels first … last − 1, and where they lie in a stage. */
+function eachRun(
+  K: number,
+  N: number,
+  axis: GroupAxis,
+  first: number,
+  last: number,
+  visit: (at: number, inStage: number, length: number) => void,
+): void {
+  const begin = first * PANEL;
+  const width = Math.min(N, last * PANEL) - begin;
+  if (axis === 1) return visit(begin * K, 0, width * K);
+  if (width === N) return visit(0, 0, K * N);
+  for (let k = 0; k < K; k++) visit(k * N + begin, k * width, width);
 }

@@ -1,0 +1,576 @@
+/**
+ * Matrix products with 8- and 4-bit weights, in whole numbers.
+ *
+ * Activations are rounded to whole numbers of 12 bits, a scale for each row and block of 256 columns; weights are
+ * whole numbers of 13 bits times a step a column (codes.ts). Products of the two add up exactly in 32 bits over
+ * such a block, so a row's result has the same bits in whatever tile, batch or thread; blocks add up in floats, in order.
+ *
+ * Why 16-bit products (`i32x4.dot_i16x8_s`) and not the 8-bit ones of relaxed SIMD: without AVX-VNNI V8 makes five
+ * instructions of `i32x4.relaxed_dot_i8x16_i7x16_add_s`. On a Zen 4 core a tile of 4 × 8 does 79 Gop/s here and 73 to 80
+ * there, and 55 once sums are scaled every 32 rows, as 8-bit activations need it, against 47 in floats.
+ *
+ * A product with the transpose (LoRA's backward pass) sums over the columns, whose steps differ: its weights are
+ * rounded anew to 13 bits, by a step for each row, slice by slice.
+ */
+import { blockBytes, codesPanelBytes, GROUP, Q4_CODES, Q8_CODES, STEPS } from "./codes";
+import { Q8 } from "./formats";
+import { finish } from "./matmul";
+import { fma, zero } from "./simd";
+import { PANEL } from "./weights";
+
+/** Columns of `a` that share a scale, rows of a slice. */
+// @ts-ignore: decorator
+@inline
+const BLOCK: usize = 256;
+/** Rows of a tile. */
+// @ts-ignore: decorator
+@inline
+const ROWS: usize = 4;
+/** The largest activation: with weights of at most 4064, 256 products stay below 2³¹. */
+const MOST: f32 = 2047;
+/** Adding it rounds a float to a whole number, which its lowest bits then hold (1.5 · 2²³). */
+// @ts-ignore: decorator
+@inline
+const ROUND: f32 = 12582912;
+// @ts-ignore: decorator
+@inline
+const ROUND_BITS: i32 = 0x4b400000;
+
+// @ts-ignore: decorator
+@inline
+function padded(K: usize): usize {
+  return (K + GROUP - 1) & ~(GROUP - 1);
+}
+
+// @ts-ignore: decorator
+@inline
+function blocksOf(K: usize): usize {
+  return (K + BLOCK - 1) / BLOCK;
+}
+
+/** Bytes of (M, K) activations as whole numbers. */
+export function activationBytes(M: usize, K: usize): usize {
+  const rows = (M + ROWS - 1) & ~(ROWS - 1);
+  return rows * (padded(K) * 2 + blocksOf(K) * 4) + (padded(K) / GROUP) * 4;
+}
+
+/** Four numbers times a factor as whole numbers. */
+// @ts-ignore: decorator
+@inline
+function rounded(p: usize, count: usize, factor: v128): v128 {
+  let x = v128.load(p);
+  if (count < 4) {
+    x = v128.load32_zero(p);
+    if (count > 1) x = v128.load32_lane(p, x, 1, 4);
+    if (count > 2) x = v128.load32_lane(p, x, 2, 8);
+  }
+  return i32x4.sub(f32x4.add(f32x4.mul(x, factor), f32x4.splat(ROUND)), i32x4.splat(ROUND_BITS));
+}
+
+/** The largest |x| of `count` numbers; NaN if one is. */
+function largest(x: usize, count: usize): f32 {
+  let most = zero();
+  let i: usize = 0;
+  for (; i + 4 <= count; i += 4) most = f32x4.max(most, f32x4.abs(v128.load(x + i * 4)));
+  const two = f32x4.max(most, v128.shuffle<i32>(most, most, 2, 3, 0, 1));
+  let one = max<f32>(f32x4.extract_lane(two, 0), f32x4.extract_lane(two, 1));
+  for (; i < count; i++) one = max<f32>(one, abs<f32>(load<f32>(x + i * 4)));
+  return one;
+}
+
+/** What numbers of a block are multiplied by; 0 where all are 0, or so small that they may pass for it. */
+// @ts-ignore: decorator
+@inline
+function factorOf(most: f32): f32 {
+  return most > 1e-30 ? MOST / most : 0;
+}
+
+/**
+ * Rows begin … end − 1 (begin a multiple of 4) of (M, K) activations as whole numbers: `[M/4][K/2][4][2]`, rows and
+ * columns filled with zeros, then each row's scales.
+ */
+export function roundRows(a: usize, M: usize, K: usize, to: usize, begin: usize, end: usize): void {
+  const rowsPadded = (M + ROWS - 1) & ~(ROWS - 1);
+  const depth = padded(K);
+  const blocks = blocksOf(K);
+  const scales = to + rowsPadded * depth * 2;
+  for (let i = begin; i < end; i += ROWS) {
+    const rows = min(ROWS, M - i);
+    const x = a + i * K * 4;
+    for (let b: usize = 0; b < blocks; b++) {
+      const k0 = b * BLOCK;
+      const count = min(BLOCK, K - k0);
+      let f0: f32 = 0, f1: f32 = 0, f2: f32 = 0, f3: f32 = 0;
+      for (let r: usize = 0; r < ROWS; r++) {
+        const most = r < rows ? largest(x + (r * K + k0) * 4, count) : 0;
+        store<f32>(scales + ((i + r) * blocks + b) * 4, most / MOST);
+        const factor = factorOf(most);
+        if (r == 0) f0 = factor;
+        else if (r == 1) f1 = factor;
+        else if (r == 2) f2 = factor;
+        else f3 = factor;
+      }
+      const F0 = f32x4.splat(f0), F1 = f32x4.splat(f1), F2 = f32x4.splat(f2), F3 = f32x4.splat(f3);
+      // Rows that are not there are read as the first, and are zeros: their factor is 0.
+      const p0 = x + k0 * 4;
+      const p1 = rows > 1 ? p0 + K * 4 : p0;
+      const p2 = rows > 2 ? p0 + K * 8 : p0;
+      const p3 = rows > 3 ? p0 + K * 12 : p0;
+      let place = to + (i * depth + k0 * ROWS) * 2;
+      for (let k: usize = 0; k < count; k += 4, place += 32) {
+        const n = count - k;
+        const u = i16x8.narrow_i32x4_s(rounded(p0 + k * 4, n, F0), rounded(p1 + k * 4, n, F1));
+        const v = i16x8.narrow_i32x4_s(rounded(p2 + k * 4, n, F2), rounded(p3 + k * 4, n, F3));
+        v128.store(place, v128.shuffle<i32>(u, v, 0, 2, 4, 6));
+        v128.store(place, v128.shuffle<i32>(u, v, 1, 3, 5, 7), 16);
+      }
+    }
+    const used = (K + 3) & ~3;
+    memory.fill(to + (i * depth + used * ROWS) * 2, 0, (depth - used) * ROWS * 2);
+  }
+}
+
+/** One row of K activations as whole numbers: `[K]`, filled with zeros, its scales, then each group's sum. */
+export function roundRow(a: usize, K: usize, to: usize): void {
+  const depth = padded(K);
+  const blocks = blocksOf(K);
+  const scales = to + depth * 2;
+  const sums = scales + blocks * 4;
+  for (let b: usize = 0; b < blocks; b++) {
+    const k0 = b * BLOCK;
+    const count = min(BLOCK, K - k0);
+    const most = largest(a + k0 * 4, count);
+    store<f32>(scales + b * 4, most / MOST);
+    const factor = f32x4.splat(factorOf(most));
+    for (let k: usize = 0; k < count; k += 4) {
+      const x = rounded(a + (k0 + k) * 4, count - k, factor);
+      v128.store64_lane(to + (k0 + k) * 2, i16x8.narrow_i32x4_s(x, x), 0);
+    }
+  }
+  const used = (K + 3) & ~3;
+  memory.fill(to + used * 2, 0, (depth - used) * 2);
+  const ones = i16x8.splat(1);
+  for (let k: usize = 0; k < depth; k += GROUP) {
+    let sum = i32x4.dot_i16x8_s(v128.load(to + k * 2), ones);
+    sum = i32x4.add(sum, i32x4.dot_i16x8_s(v128.load(to + k * 2, 16), ones));
+    sum = i32x4.add(sum, i32x4.dot_i16x8_s(v128.load(to + k * 2, 32), ones));
+    sum = i32x4.add(sum, i32x4.dot_i16x8_s(v128.load(to + k * 2, 48), ones));
+    sum = i32x4.add(sum, v128.shuffle<i32>(sum, sum, 2, 3, 0, 1));
+    store<i32>(sums + k / 8, i32x4.extract_lane(sum, 0) + i32x4.extract_lane(sum, 1));
+  }
+}
+
+/** How many rows a call of {@linkcode matmulRounded} takes at once: their activations fit the second-level cache. */
+export function roundedRows(M: usize, K: usize): usize {
+  const rows = max<usize>(96, (327680 / padded(K)) & ~(ROWS - 1));
+  return min(rows, (M + ROWS - 1) & ~(ROWS - 1));
+}
+
+/** Bytes of scratch that a call of {@linkcode matmulRounded} needs. */
+export function roundedScratch(M: usize, K: usize): usize {
+  return BLOCK * PANEL * 2 + 1152 + roundedRows(M, K) * 64;
+}
+
+/**
+ * out (M, N) = activation(alpha · a (M, K) · b (K, N) + bias) + residual, as {@linkcode matmul} has it.
+ *
+ * @param a As {@linkcode roundRows} leaves it.
+ * @param b Packed; `transposed`: as (N, K), summed over its columns, its rows measured.
+ * @param rowBegin First row of out to compute; a multiple of 4.
+ */
+export function matmulRounded(
+  a: usize,
+  b: usize,
+  kind: u32,
+  transposed: bool,
+  out: usize,
+  M: usize,
+  N: usize,
+  K: usize,
+  alpha: f32,
+  flags: u32,
+  bias: usize,
+  residual: usize,
+  scratch: usize,
+  rowBegin: usize,
+  rowEnd: usize,
+  panelBegin: usize,
+  panelEnd: usize,
+): void {
+  const slice = scratch;
+  const factors = slice + BLOCK * PANEL * 2;
+  const strip = factors + 1152;
+  const depth = padded(K);
+  const blocks = blocksOf(K);
+  const scales = a + ((M + ROWS - 1) & ~(ROWS - 1)) * depth * 2;
+  const height = roundedRows(M, K);
+  // Of the packed matrix, which the transposed product sees from its other side.
+  const bytes = codesPanelBytes(kind, transposed ? N : K);
+  const rowSteps = transposed ? b + ((K + PANEL - 1) / PANEL) * bytes : 0;
+  for (let i = rowBegin; i < rowEnd; i += height) {
+    const rows = min(height, rowEnd - i);
+    for (let panel = panelBegin; panel < panelEnd; panel++) {
+      for (let block: usize = 0; block < blocks; block++) {
+        const k = block * BLOCK;
+        const count = min(BLOCK, K - k);
+        if (transposed) sliceTransposed(b, kind, bytes, rowSteps, panel, k, count, slice, factors);
+        else sliceBlocks(b + panel * bytes, kind, k, count, slice);
+        const half = ((count + 15) & ~15) * PANEL;
+        for (let r: usize = 0; r < rows; r += ROWS) {
+          const x = a + ((i + r) * depth + k * ROWS) * 2;
+          const s = scales + ((i + r) * blocks + block) * 4;
+          tile(x, slice, (count + 1) / 2, s, blocks * 4, strip + r * 64, block == 0);
+          tile(x, slice + half, (count + 1) / 2, s, blocks * 4, strip + r * 64 + 32, block == 0);
+        }
+      }
+      scaleColumns(strip, rows, transposed ? rowSteps + panel * 64 : b + panel * bytes);
+      finish(strip, i, rows, panel, N, out, alpha, flags, bias, residual);
+    }
+  }
+}
+
+/** Multiplies 16 columns by their steps. */
+// @ts-ignore: decorator
+@inline
+function scaleColumns(strip: usize, rows: usize, steps: usize): void {
+  const s0 = v128.load(steps), s1 = v128.load(steps, 16), s2 = v128.load(steps, 32), s3 = v128.load(steps, 48);
+  for (let r: usize = 0; r < rows; r++, strip += 64) {
+    v128.store(strip, f32x4.mul(v128.load(strip), s0));
+    v128.store(strip, f32x4.mul(v128.load(strip, 16), s1), 16);
+    v128.store(strip, f32x4.mul(v128.load(strip, 32), s2), 32);
+    v128.store(strip, f32x4.mul(v128.load(strip, 48), s3), 48);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function lane0(x: v128): v128 {
+  return v128.shuffle<i32>(x, x, 0, 0, 0, 0);
+}
+// @ts-ignore: decorator
+@inline
+function lane1(x: v128): v128 {
+  return v128.shuffle<i32>(x, x, 1, 1, 1, 1);
+}
+// @ts-ignore: decorator
+@inline
+function lane2(x: v128): v128 {
+  return v128.shuffle<i32>(x, x, 2, 2, 2, 2);
+}
+// @ts-ignore: decorator
+@inline
+function lane3(x: v128): v128 {
+  return v128.shuffle<i32>(x, x, 3, 3, 3, 3);
+}
+
+/** c + two products a lane. */
+// @ts-ignore: decorator
+@inline
+function dot(w: v128, x: v128, c: v128): v128 {
+  return i32x4.add(c, i32x4.dot_i16x8_s(w, x));
+}
+
+/**
+ * out (4, 8) = Σ over pairs of k of a[pair][0 … 3] ⊗ b[pair][0 … 7], times each row's scale, or that added to it.
+ * Four rows come in one load and are spread by shuffles: loads cost most here, for V8 checks every one's bounds.
+ *
+ * @param out Rows of eight floats, 64 bytes apart.
+ */
+function tile(
+  a: usize,
+  b: usize,
+  pairs: usize,
+  scales: usize,
+  scaleStep: usize,
+  out: usize,
+  first: bool,
+): void {
+  let c00 = zero(), c01 = zero(), c10 = zero(), c11 = zero();
+  let c20 = zero(), c21 = zero(), c30 = zero(), c31 = zero();
+  for (const end = a + pairs * 16; a < end; a += 16, b += 32) {
+    const w0 = v128.load(b), w1 = v128.load(b + 16), x = v128.load(a);
+    let s = lane0(x);
+    c00 = dot(w0, s, c00), c01 = dot(w1, s, c01);
+    s = lane1(x);
+    c10 = dot(w0, s, c10), c11 = dot(w1, s, c11);
+    s = lane2(x);
+    c20 = dot(w0, s, c20), c21 = dot(w1, s, c21);
+    s = lane3(x);
+    c30 = dot(w0, s, c30), c31 = dot(w1, s, c31);
+  }
+  addScaled(c00, c01, scales, out, first);
+  addScaled(c10, c11, scales + scaleStep, out + 64, first);
+  addScaled(c20, c21, scales + 2 * scaleStep, out + 128, first);
+  addScaled(c30, c31, scales + 3 * scaleStep, out + 192, first);
+}
+
+// @ts-ignore: decorator
+@inline
+function addScaled(c0: v128, c1: v128, scale: usize, out: usize, first: bool): void {
+  const s = v128.load32_splat(scale);
+  const d0 = first ? zero() : v128.load(out);
+  const d1 = first ? zero() : v128.load(out, 16);
+  v128.store(out, fma(f32x4.convert_i32x4_s(c0), s, d0));
+  v128.store(out, fma(f32x4.convert_i32x4_s(c1), s, d1), 16);
+}
+
+/** Four columns by four rows of bytes as 16-bit numbers: two columns of four rows in each of two vectors. */
+// @ts-ignore: decorator
+@inline
+function storePairs(low: v128, high: v128, to: usize): void {
+  v128.store(to, v128.shuffle<i32>(low, high, 0, 2, 4, 6));
+  v128.store(to, v128.shuffle<i32>(low, high, 1, 3, 5, 7), 32);
+}
+
+/** Numbers of two columns, each four times over: columns 2i and 2i + 1 of eight. */
+// @ts-ignore: decorator
+@inline
+function twice01(x: v128): v128 {
+  return v128.shuffle<i16>(x, x, 0, 0, 0, 0, 1, 1, 1, 1);
+}
+// @ts-ignore: decorator
+@inline
+function twice23(x: v128): v128 {
+  return v128.shuffle<i16>(x, x, 2, 2, 2, 2, 3, 3, 3, 3);
+}
+// @ts-ignore: decorator
+@inline
+function twice45(x: v128): v128 {
+  return v128.shuffle<i16>(x, x, 4, 4, 4, 4, 5, 5, 5, 5);
+}
+// @ts-ignore: decorator
+@inline
+function twice67(x: v128): v128 {
+  return v128.shuffle<i16>(x, x, 6, 6, 6, 6, 7, 7, 7, 7);
+}
+
+/**
+ * Rows k … k + count − 1 (k a multiple of 256) of a panel as whole numbers, `[2][count/2][8][2]`: of each half of its
+ * columns pairs of rows.
+ */
+function sliceBlocks(panel: usize, kind: u32, k: usize, count: usize, slice: usize): void {
+  const half = ((count + 15) & ~15) * PANEL;
+  let block = panel + STEPS + (k / GROUP) * blockBytes(kind);
+  for (let i: usize = 0; i < count; i += GROUP, block += blockBytes(kind)) {
+    const quads = (min(GROUP, count - i) + 3) / 4;
+    for (let h: usize = 0; h < 2; h++) {
+      const ratios = v128.load8x8_u(block + h * 8);
+      const r0 = twice01(ratios), r1 = twice23(ratios), r2 = twice45(ratios), r3 = twice67(ratios);
+      let to = slice + h * half + i * PANEL;
+      if (kind == Q8) {
+        let from = block + Q8_CODES + h * 32;
+        for (let quad: usize = 0; quad < quads; quad++, from += 64, to += 64) {
+          const u = v128.load(from), v = v128.load(from, 16);
+          storePairs(
+            i16x8.mul(i16x8.extend_low_i8x16_s(u), r0),
+            i16x8.mul(i16x8.extend_high_i8x16_s(u), r1),
+            to,
+          );
+          storePairs(
+            i16x8.mul(i16x8.extend_low_i8x16_s(v), r2),
+            i16x8.mul(i16x8.extend_high_i8x16_s(v), r3),
+            to + 16,
+          );
+        }
+      } else {
+        const offsets = v128.load(block + 16 + h * 16);
+        const o0 = twice01(offsets), o1 = twice23(offsets), o2 = twice45(offsets), o3 = twice67(offsets);
+        for (let quad: usize = 0; quad < quads; quad++, to += 64) {
+          const from = block + Q4_CODES + (quad / 2) * 64 + h * 32;
+          let u = v128.load(from), v = v128.load(from, 16);
+          if (quad & 1) u = i32x4.shr_u(u, 4), v = i32x4.shr_u(v, 4);
+          const mask = i32x4.splat(0x0f0f0f0f);
+          u = v128.and(u, mask), v = v128.and(v, mask);
+          storePairs(
+            i16x8.sub(i16x8.mul(i16x8.extend_low_i8x16_u(u), r0), o0),
+            i16x8.sub(i16x8.mul(i16x8.extend_high_i8x16_u(u), r1), o1),
+            to,
+          );
+          storePairs(
+            i16x8.sub(i16x8.mul(i16x8.extend_low_i8x16_u(v), r2), o2),
+            i16x8.sub(i16x8.mul(i16x8.extend_high_i8x16_u(v), r3), o3),
+            to + 16,
+          );
+        }
+      }
+    }
+  }
+}
+
+/**
+ * The same of the transpose: columns k … k + count − 1 of the packed matrix by its rows 16 · panel on, rounded to whole
+ * numbers of those rows' steps.
+ */
+function sliceTransposed(
+  b: usize,
+  kind: u32,
+  bytes: usize,
+  rowSteps: usize,
+  panel: usize,
+  k: usize,
+  count: usize,
+  slice: usize,
+  factors: usize,
+): void {
+  const row = panel * PANEL;
+  const width = (count + 15) & ~15;
+  const half = width * PANEL;
+  const at = STEPS + (row / GROUP) * blockBytes(kind);
+  const inGroup = row % GROUP;
+  // Each column's factor, that many floats; behind them the rows' inverse steps.
+  for (let n: usize = 0; n < width; n += PANEL) {
+    const from = b + ((k + n) / PANEL) * bytes;
+    for (let c: usize = 0; c < PANEL; c++) {
+      const ratio: f32 = kind == Q8 ? <f32> load<u8>(from + at + c) : 1;
+      store<f32>(factors + (n + c) * 4, load<f32>(from + c * 4) * ratio);
+    }
+  }
+  const inverse = factors + BLOCK * 4;
+  for (let r: usize = 0; r < PANEL; r++) {
+    const step = load<f32>(rowSteps + (row + r) * 4);
+    store<f32>(inverse + r * 4, step > 0 ? 1 / step : 0);
+  }
+  const round = f32x4.splat(ROUND);
+  const low = i32x4.splat(0xffff);
+  for (let q: usize = 0; q < 4; q++) {
+    const scale = v128.load(inverse + q * 16);
+    let to = slice + (q / 2) * half + (q & 1) * 16;
+    for (let n: usize = 0; n < width; n += PANEL) {
+      const block = b + ((k + n) / PANEL) * bytes + at;
+      for (let c: usize = 0; c < PANEL; c += 2, to += 32) {
+        let pair: v128;
+        if (kind == Q8) {
+          pair = v128.load8x8_s(block + Q8_CODES + (inGroup + q * 4) * 16 + c * 4);
+        } else {
+          const first = inGroup + q * 4;
+          let both = v128.load8x8_u(block + Q4_CODES + (first & ~7) * 8 + c * 4);
+          if (first & 4) both = i16x8.shr_u(both, 4);
+          both = v128.and(both, i16x8.splat(15));
+          const ratios = i32x4.splat(<i32> load<u16>(block + c)); // two bytes
+          const offsets = v128.load32_splat(block + 16 + c * 2);
+          const r = v128.and(v128.shuffle<i8>(ratios, ratios, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), i16x8.splat(255));
+          const o = v128.shuffle<i16>(offsets, offsets, 0, 0, 0, 0, 1, 1, 1, 1);
+          pair = i16x8.sub(i16x8.mul(both, r), o);
+        }
+        const f0 = f32x4.mul(scale, v128.load32_splat(factors + (n + c) * 4));
+        const f1 = f32x4.mul(scale, v128.load32_splat(factors + (n + c) * 4, 4));
+        const w0 = f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(pair)), f0), round);
+        const w1 = f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(pair)), f1), round);
+        // The lowest 16 bits are the whole number's.
+        v128.store(to, v128.or(v128.and(w0, low), i32x4.shl(w1, 16)));
+      }
+    }
+  }
+}
+
+/**
+ * Panels of out (N) = activation(alpha · a (K) · b (K, N) + bias) + residual, reading each as one stream.
+ *
+ * @param a As {@linkcode roundRow} leaves it.
+ */
+export function rowRounded(
+  a: usize,
+  b: usize,
+  kind: u32,
+  out: usize,
+  N: usize,
+  K: usize,
+  alpha: f32,
+  flags: u32,
+  bias: usize,
+  residual: usize,
+  scratch: usize,
+  panelBegin: usize,
+  panelEnd: usize,
+): void {
+  const bytes = codesPanelBytes(kind, K);
+  const groups = padded(K) / GROUP;
+  const scales = a + padded(K) * 2;
+  const sums = scales + blocksOf(K) * 4;
+  for (let panel = panelBegin; panel < panelEnd; panel++) {
+    const steps = b + panel * bytes;
+    let block = steps + STEPS;
+    let y0 = zero(), y1 = zero(), y2 = zero(), y3 = zero();
+    for (let g: usize = 0; g < groups;) {
+      const last = min(groups, g + BLOCK / GROUP);
+      const s = v128.load32_splat(scales + (g / (BLOCK / GROUP)) * 4);
+      v128.store(scratch, zero()), v128.store(scratch, zero(), 16);
+      v128.store(scratch, zero(), 32), v128.store(scratch, zero(), 48);
+      for (; g < last; g++, block += blockBytes(kind)) {
+        if (kind == Q8) groupOf8(a + g * (GROUP * 2), block, scratch);
+        else groupOf4(a + g * (GROUP * 2), block, v128.load32_splat(sums + g * 4), scratch);
+      }
+      y0 = fma(f32x4.convert_i32x4_s(v128.load(scratch)), s, y0);
+      y1 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 16)), s, y1);
+      y2 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 32)), s, y2);
+      y3 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 48)), s, y3);
+    }
+    v128.store(scratch, y0), v128.store(scratch, y1, 16);
+    v128.store(scratch, y2, 32), v128.store(scratch, y3, 48);
+    scaleColumns(scratch, 1, steps);
+    finish(scratch, 0, 1, panel, N, out, alpha, flags, bias, residual);
+  }
+}
+
+/** Neighbouring lanes' sums: four columns' out of two vectors that hold two of each. */
+// @ts-ignore: decorator
+@inline
+function folded(low: v128, high: v128): v128 {
+  return i32x4.add(v128.shuffle<i32>(low, high, 0, 2, 4, 6), v128.shuffle<i32>(low, high, 1, 3, 5, 7));
+}
+
+/** Four columns' sums times their ratios, added to what `to` holds. */
+// @ts-ignore: decorator
+@inline
+function addRatios(low: v128, high: v128, ratios: usize, to: usize): void {
+  const r = i32x4.extend_low_i16x8_u(i16x8.extend_low_i8x16_u(v128.load32_zero(ratios)));
+  v128.store(to, i32x4.add(v128.load(to), i32x4.mul(folded(low, high), r)));
+}
+
+/** Adds Σ over a group's 32 rows of x · ratio · code to 16 sums. */
+// @ts-ignore: decorator
+@inline
+function groupOf8(x: usize, block: usize, to: usize): void {
+  let a0 = zero(), a1 = zero(), b0 = zero(), b1 = zero(), c0 = zero(), c1 = zero(), d0 = zero(), d1 = zero();
+  let p = block + Q8_CODES;
+  for (const end = p + 512; p < end; p += 64, x += 8) {
+    const s = v128.load64_splat(x);
+    const a = v128.load(p), b = v128.load(p + 16), c = v128.load(p + 32), d = v128.load(p + 48);
+    a0 = dot(i16x8.extend_low_i8x16_s(a), s, a0), a1 = dot(i16x8.extend_high_i8x16_s(a), s, a1);
+    b0 = dot(i16x8.extend_low_i8x16_s(b), s, b0), b1 = dot(i16x8.extend_high_i8x16_s(b), s, b1);
+    c0 = dot(i16x8.extend_low_i8x16_s(c), s, c0), c1 = dot(i16x8.extend_high_i8x16_s(c), s, c1);
+    d0 = dot(i16x8.extend_low_i8x16_s(d), s, d0), d1 = dot(i16x8.extend_high_i8x16_s(d), s, d1);
+  }
+  addRatios(a0, a1, block, to), addRatios(b0, b1, block + 4, to + 16);
+  addRatios(c0, c1, block + 8, to + 32), addRatios(d0, d1, block + 12, to + 48);
+}
+
+/** The same of 4-bit codes with offsets; `sum` is the sum of x. */
+// @ts-ignore: decorator
+@inline
+function groupOf4(x: usize, block: usize, sum: v128, to: usize): void {
+  let a0 = zero(), a1 = zero(), b0 = zero(), b1 = zero(), c0 = zero(), c1 = zero(), d0 = zero(), d1 = zero();
+  const mask = i32x4.splat(0x0f0f0f0f);
+  let p = block + Q4_CODES;
+  for (const end = p + 256; p < end; p += 64, x += 16) {
+    const s = v128.load64_splat(x), t = v128.load64_splat(x + 8);
+    let w = v128.load(p), l = v128.and(w, mask), h = v128.and(i32x4.shr_u(w, 4), mask);
+    a0 = dot(i16x8.extend_low_i8x16_u(l), s, a0), a1 = dot(i16x8.extend_high_i8x16_u(l), s, a1);
+    a0 = dot(i16x8.extend_low_i8x16_u(h), t, a0), a1 = dot(i16x8.extend_high_i8x16_u(h), t, a1);
+    w = v128.load(p + 16), l = v128.and(w, mask), h = v128.and(i32x4.shr_u(w, 4), mask);
+    b0 = dot(i16x8.extend_low_i8x16_u(l), s, b0), b1 = dot(i16x8.extend_high_i8x16_u(l), s, b1);
+    b0 = dot(i16x8.extend_low_i8x16_u(h), t, b0), b1 = dot(i16x8.extend_high_i8x16_u(h), t, b1);
+    w = v128.load(p + 32), l = v128.and(w, mask), h = v128.and(i32x4.shr_u(w, 4), mask);
+    c0 = dot(i16x8.extend_low_i8x16_u(l), s, c0), c1 = dot(i16x8.extend_high_i8x16_u(l), s, c1);
+    c0 = dot(i16x8.extend_low_i8x16_u(h), t, c0), c1 = dot(i16x8.extend_high_i8x16_u(h), t, c1);
+    w = v128.load(p + 48), l = v128.and(w, mask), h = v128.and(i32x4.shr_u(w, 4), mask);
+    d0 = dot(i16x8.extend_low_i8x16_u(l), s, d0), d1 = dot(i16x8.extend_high_i8x16_u(l), s, d1);
+    d0 = dot(i16x8.extend_low_i8x16_u(h), t, d0), d1 = dot(i16x8.extend_high_i8x16_u(h), t, d1);
+  }
+  addRatios(a0, a1, block, to), addRatios(b0, b1, block + 4, to + 16);
+  addRatios(c0, c1, block + 8, to + 32), addRatios(d0, d1, block + 12, to + 48);
+  for (let j: usize = 0; j < 64; j += 16) {
+    const offsets = v128.load16x4_u(block + 16 + j / 2);
+    v128.store(to + j, i32x4.sub(v128.load(to + j), i32x4.mul(offsets, sum)));
+  }
+}
