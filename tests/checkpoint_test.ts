@@ -93,16 +93,15 @@ Deno.test("an index that is not true is refused", () =>
     assertMatch((await refusal(directory)).message, /index\.json: not JSON/);
   }));
 
-Deno.test("weights in another format only are told apart from none", () =>
+Deno.test("without weights in a format that is read, what is read is told", () =>
   inTempDir(async (directory) => {
-    assertMatch(
-      (await refusal(directory)).message,
-      /no model\.safetensors .* there; give a model's directory/,
-    );
-    await Deno.writeTextFile(`${directory}/pytorch_model.bin`, "");
+    await Deno.writeTextFile(`${directory}/tf_model.h5`, "");
     const error = await refusal(directory);
-    assertEquals(error.code, "unsupported");
-    assertMatch(error.message, /in pytorch_model\.bin only, which is not read; convert it in Python/);
+    assertEquals(error.code, "format");
+    assertMatch(
+      error.message,
+      /no model\.safetensors or pytorch_model\.bin \(nor shards .*\) there; give a model's directory/,
+    );
   }));
 
 Deno.test("shards are read from a web server in one pass each", () =>

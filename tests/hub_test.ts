@@ -143,6 +143,31 @@ Deno.test("of a model only configuration, tokenizer and safetensors are taken un
   for (const name of ["model.fp16.safetensors", "tf_model.h5", "x/config.json", "README.md"]) {
     assert(!isModelFile(name), name);
   }
+  const bin = "pytorch_model.bin", shard = "pytorch_model-00001-of-00002.bin";
+  for (const name of [bin, shard]) {
+    assert(isModelFile(name, ["config.json", "adapter_model.safetensors", "model.fp16.safetensors", name]));
+    assert(!isModelFile(name, ["model.safetensors", name]));
+    assert(!isModelFile(name, ["model-00002-of-00002.safetensors", name]));
+  }
+  for (const name of ["pytorch_model.fp16.bin", "x/pytorch_model.bin", "training_args.bin", "optimizer.pt"]) {
+    assert(!isModelFile(name, [name]), name);
+  }
+});
+
+Deno.test("PyTorch's weights are fetched where there are no others, and looked for in the cache", async () => {
+  const files = { "config.json": CONFIG, "pytorch_model.bin": WEIGHTS, "training_args.bin": WEIGHTS };
+  await using scene = new Scene(repo({ files, lfs: ["pytorch_model.bin"] }));
+  const directory = await scene.get();
+  assertEquals([...Deno.readDirSync(directory)].map(({ name }) => name).sort(), [
+    "config.json",
+    "pytorch_model.bin",
+  ]);
+  assertEquals(await scene.get({ offline: true }), directory);
+  await Deno.remove(`${directory}/pytorch_model.bin`);
+  assertMatch(
+    (await scene.failure({ offline: true })).message,
+    /file "pytorch_model\.bin" of owner\/name@main/,
+  );
 });
 
 Deno.test("a file that is there is not fetched again; a commit that is there costs no request", async () => {

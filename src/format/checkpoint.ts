@@ -1,5 +1,6 @@
 /**
- * A model's weights as Hugging Face stores them: one safetensors file, or shards with an index.
+ * A model's weights as Hugging Face stores them: one file, or shards with an index; in safetensors, or as
+ * PyTorch pickles them.
  *
  * @module
  */
@@ -8,25 +9,52 @@ import { WhetError } from "../errors.ts";
 import type { StoredDType } from "./dtype.ts";
 import { checkInside } from "./files.ts";
 import { parseJsonObject } from "./json.ts";
-import type { Repository } from "./repository.ts";
+import { PyTorchFile } from "./pytorch.ts";
+import type { ByteSource, Repository } from "./repository.ts";
 import { Safetensors } from "./safetensors.ts";
+import type { TensorFile } from "./tensor_file.ts";
 
-const SINGLE = "model.safetensors";
-const INDEX = "model.safetensors.index.json";
-const PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+/** How weights may be stored. */
+interface Format {
+  /** The file that holds all of them. */
+  readonly single: string;
+  /** The file that says which shard holds which. */
+  readonly index: string;
+  /** Opens a file of them. */
+  readonly open: (source: ByteSource) => Promise<TensorFile>;
+  /** Whether the index's `total_size` is the sum of its tensors' bytes. */
+  readonly exactTotal: boolean;
+}
+
+/** The formats, the one before the other where both are there. */
+const FORMATS: readonly Format[] = [
+  {
+    single: "model.safetensors",
+    index: "model.safetensors.index.json",
+    open: (source) => Safetensors.open(source),
+    exactTotal: true,
+  },
+  {
+    single: "pytorch_model.bin",
+    index: "pytorch_model.bin.index.json",
+    open: (source) => PyTorchFile.open(source),
+    // transformers counted tensors of one storage once or twice, and booleans as a bit, as its version was.
+    exactTotal: false,
+  },
+];
 
 /** The tensors of a model, whatever files they are in. */
 export class Checkpoint implements Disposable {
   /** Tensor name to its file; files in reading order. */
-  readonly #files: ReadonlyMap<string, Safetensors>;
-  readonly #order: ReadonlyMap<Safetensors, number>;
+  readonly #files: ReadonlyMap<string, TensorFile>;
+  readonly #order: ReadonlyMap<TensorFile, number>;
 
   /**
    * A checkpoint over open files, which it closes when it is disposed of.
    *
    * @param files The file of each tensor.
    */
-  constructor(files: ReadonlyMap<string, Safetensors>) {
+  constructor(files: ReadonlyMap<string, TensorFile>) {
     this.#files = files;
     this.#order = new Map([...new Set(files.values())].map((file, index) => [file, index]));
   }
@@ -67,17 +95,17 @@ export class Checkpoint implements Disposable {
     return this.#file(name).info(name).dtype;
   }
 
-  /** Reads a tensor as 32-bit floats; see {@linkcode Safetensors.readF32}. */
+  /** Reads a tensor as 32-bit floats; see {@linkcode TensorFile.readF32}. */
   async readF32(name: string): Promise<Float32Array<ArrayBuffer>> {
     return await this.#file(name).readF32(name);
   }
 
-  /** Reads some rows of a tensor as 32-bit floats; see {@linkcode Safetensors.readRowsF32}. */
+  /** Reads some rows of a tensor as 32-bit floats; see {@linkcode TensorFile.readRowsF32}. */
   async readRowsF32(name: string, firstRow: number, rows: number): Promise<Float32Array<ArrayBuffer>> {
     return await this.#file(name).readRowsF32(name, firstRow, rows);
   }
 
-  /** Reads a tensor's bytes; see {@linkcode Safetensors.readBytes}. */
+  /** Reads a tensor's bytes; see {@linkcode TensorFile.readBytes}. */
   async readBytes(name: string): Promise<Uint8Array<ArrayBuffer>> {
     return await this.#file(name).readBytes(name);
   }
@@ -97,7 +125,7 @@ export class Checkpoint implements Disposable {
     return placed.sort(([, f, a], [, g, b]) => f - g || a - b).map(([name]) => name);
   }
 
-  #file(name: string): Safetensors {
+  #file(name: string): TensorFile {
     const file = this.#files.get(name);
     if (!file) throw new WhetError("format", `the checkpoint has no tensor ${name}`);
     return file;
@@ -110,12 +138,12 @@ export class Checkpoint implements Disposable {
 }
 
 /**
- * Opens a model's weights: `model.safetensors`, else the shards of `model.safetensors.index.json`.
+ * Opens a model's weights: `model.safetensors`, else the shards of `model.safetensors.index.json`, else
+ * `pytorch_model.bin`, else the shards of `pytorch_model.bin.index.json`.
  *
  * @param repository Where they are.
  * @returns The open checkpoint; dispose of it when all is read.
- * @throws {WhetError} `format`, if a file is missing or not true; `unsupported`, if the weights are there
- * in PyTorch's pickle format only.
+ * @throws {WhetError} `format`, if a file is missing or not true, or is a pickle that asks for more than tensors.
  *
  * @example
  * ```ts
@@ -132,51 +160,43 @@ export class Checkpoint implements Disposable {
  * ```
  */
 export async function openCheckpoint(repository: Repository): Promise<Checkpoint> {
-  const single = await repository.open(SINGLE);
-  if (single) {
-    const file = await Safetensors.open(single);
-    return new Checkpoint(new Map(file.names().map((name) => [name, file])));
-  }
-  const index = await repository.text(INDEX);
-  if (index !== null) return await openShards(repository, index);
-  for (const file of PICKLES) {
-    const pickle = await repository.open(file);
-    if (!pickle) continue;
-    pickle.close();
-    throw new WhetError(
-      "unsupported",
-      `${repository.name}: its weights are in ${file} only, which is not read; convert it in Python: ` +
-        "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR)",
-    );
+  for (const format of FORMATS) {
+    const single = await repository.open(format.single);
+    if (single) {
+      const file = await format.open(single);
+      return new Checkpoint(new Map(file.names().map((name) => [name, file])));
+    }
+    const index = await repository.text(format.index);
+    if (index !== null) return await openShards(repository, format, index);
   }
   throw new WhetError(
     "format",
-    `${repository.name}: no ${SINGLE} (nor ${INDEX}) there; give a model's directory, and convert weights ` +
-      "of another format with transformers' save_pretrained",
+    `${repository.name}: no ${FORMATS.map(({ single }) => single).join(" or ")} (nor shards with an index) ` +
+      "there; give a model's directory, and convert weights of another format with transformers' save_pretrained",
   );
 }
 
-async function openShards(repository: Repository, text: string): Promise<Checkpoint> {
-  const where = `${repository.name}/${INDEX}`;
+async function openShards(repository: Repository, format: Format, text: string): Promise<Checkpoint> {
+  const where = `${repository.name}/${format.index}`;
   const { weight_map: map, metadata } = parseJsonObject(text, where);
   if (typeof map !== "object" || map === null || Array.isArray(map) || Object.keys(map).length === 0) {
     throw new WhetError("format", `${where}: weight_map: expected an object of tensor names and files`);
   }
-  const open = new Map<string, Safetensors>();
-  const files = new Map<string, Safetensors>();
+  const open = new Map<string, TensorFile>();
+  const files = new Map<string, TensorFile>();
   try {
     for (const [name, shard] of Object.entries(map)) {
       if (typeof shard !== "string") {
         throw new WhetError("format", `${where}: weight_map: expected a file name for tensor ${name}`);
       }
-      const file = open.get(shard) ?? await openShard(repository, shard, where);
+      const file = open.get(shard) ?? await openShard(repository, format, shard, where);
       open.set(shard, file);
       if (!file.has(name)) {
         throw new WhetError("format", `${where}: it says that tensor ${name} is in ${shard}, but it is not`);
       }
       files.set(name, file);
     }
-    checkTotal(metadata, files, where);
+    if (format.exactTotal) checkTotal(metadata, files, where);
     return new Checkpoint(files);
   } catch (error) {
     for (const file of open.values()) file[Symbol.dispose]();
@@ -184,7 +204,12 @@ async function openShards(repository: Repository, text: string): Promise<Checkpo
   }
 }
 
-async function openShard(repository: Repository, shard: string, where: string): Promise<Safetensors> {
+async function openShard(
+  repository: Repository,
+  format: Format,
+  shard: string,
+  where: string,
+): Promise<TensorFile> {
   const source = await repository.open(checkInside(shard, where));
   if (!source) {
     throw new WhetError(
@@ -192,13 +217,13 @@ async function openShard(repository: Repository, shard: string, where: string): 
       `${where}: it names ${shard}, which is not there; the download is not complete`,
     );
   }
-  const file = await Safetensors.open(source);
+  const file = await format.open(source);
   file.rest(); // Its turn to be read comes later.
   return file;
 }
 
 /** Shards of two different saves may agree in all names; hardly in their size too. */
-function checkTotal(metadata: unknown, files: ReadonlyMap<string, Safetensors>, where: string): void {
+function checkTotal(metadata: unknown, files: ReadonlyMap<string, TensorFile>, where: string): void {
   const total = (metadata as { total_size?: unknown } | null | undefined)?.total_size;
   if (total === undefined) return;
   let sum = 0;

@@ -55,13 +55,21 @@ export interface HubOptions {
   patience?: Partial<Patience>;
 }
 
+const SAFETENSORS = /^model(-\d+-of-\d+)?\.safetensors$/;
+
 /**
  * Whether a model or adapter repository's file is one that Whet reads: configuration, tokenizer, weights
- * in safetensors; not the same weights in other formats or precisions, nor anything in subfolders.
+ * in safetensors, or else PyTorch's; not the same weights in other formats or precisions, nor anything in
+ * subfolders.
+ *
+ * @param name The file's name.
+ * @param all The names of all files of the repository, as far as they are known.
+ * @returns Whether it is.
  */
-export function isModelFile(name: string): boolean {
-  return /^[^/]+\.(json|txt|model)$/.test(name) ||
-    /^(adapter_)?model(-\d+-of-\d+)?\.safetensors$/.test(name);
+export function isModelFile(name: string, all: readonly string[] = []): boolean {
+  if (/^[^/]+\.(json|txt|model)$/.test(name)) return true;
+  if (SAFETENSORS.test(name.replace(/^adapter_/, ""))) return true;
+  return /^pytorch_model(-\d+-of-\d+)?\.bin$/.test(name) && !all.some((other) => SAFETENSORS.test(other));
 }
 
 /**

@@ -155,8 +155,8 @@ export function namesInTree(text: string): string[] | undefined {
   }
 }
 
-/** Which of a commit's files the caller wants. */
-export type Wanted = string[] | ((name: string) => boolean);
+/** Which of a commit's files the caller wants: by name, or by a test of a name among all names (if known). */
+export type Wanted = string[] | ((name: string, all: readonly string[]) => boolean);
 
 /**
  * Picks the wanted files out of a listing.
@@ -169,7 +169,7 @@ export function pick(names: string[], wanted: Wanted, { type, name, revision }: 
     if (missing === undefined) return wanted;
     throw new HubError("gone", `${type} ${name}@${revision}: no file "${missing}": check the name`);
   }
-  const picked = names.filter(wanted);
+  const picked = names.filter((file) => wanted(file, names));
   if (picked.length > 0) return picked;
   throw new WhetError(
     "format",

@@ -71,10 +71,10 @@ export class RepoCache {
     const tree = await readText(join(this.#directory, `trees/${commit}.json`));
     const listed = tree === undefined ? undefined : namesInTree(tree);
     if (!listed && typeof wanted === "function") {
-      const some = await anyFile(directory, "", wanted);
+      const some = await anyFile(directory, "", (file) => wanted(file, []));
       return { commit, directory, state: some ? "likely" : "partial" };
     }
-    const names = typeof wanted === "function" ? listed!.filter(wanted) : wanted;
+    const names = typeof wanted === "function" ? listed!.filter((file) => wanted(file, listed!)) : wanted;
     for (const file of names) {
       checkInside(file, `${this.subject.type} ${this.subject.name}`);
       if (!await this.has(commit, file)) return { commit, directory, state: "partial", missing: file };

@@ -7,16 +7,13 @@
  */
 
 import { WhetError } from "../errors.ts";
-import { isFloat, widen } from "./dtype.ts";
 import type { ByteSource } from "./repository.ts";
-import { readHeader, type TensorInfo } from "./safetensors_header.ts";
+import { readHeader } from "./safetensors_header.ts";
+import { checkFloat, checkRows, readWidened, type TensorFile, type TensorInfo } from "./tensor_file.ts";
 
 export type { StoredDType } from "./dtype.ts";
-export type { TensorInfo } from "./safetensors_header.ts";
+export type { TensorInfo } from "./tensor_file.ts";
 export { safetensorsContent, type TensorToWrite, writeSafetensors } from "./safetensors_write.ts";
-
-/** Narrow floats are widened in pieces of so many bytes, so that they never lie in memory twice. */
-const PIECE = 4 * 2 ** 20;
 
 /**
  * An open safetensors file whose header was read and found true.
@@ -35,7 +32,7 @@ const PIECE = 4 * 2 ** 20;
  * await Deno.remove(directory, { recursive: true });
  * ```
  */
-export class Safetensors implements Disposable {
+export class Safetensors implements TensorFile {
   private constructor(
     private readonly source: ByteSource,
     private readonly tensors: ReadonlyMap<string, TensorInfo>,
@@ -79,7 +76,7 @@ export class Safetensors implements Disposable {
    * What the header says of a tensor.
    *
    * @param name Its name.
-   * @returns Its element type, shape and place.
+   * @returns Its element type, its shape, and where its bytes begin from the file's beginning.
    * @throws {WhetError} `format`, if there is none of that name.
    */
   info(name: string): TensorInfo {
@@ -122,39 +119,16 @@ export class Safetensors implements Disposable {
    */
   async readRowsF32(name: string, firstRow: number, rows: number): Promise<Float32Array<ArrayBuffer>> {
     const { shape: [R = 0], bytes } = this.info(name);
-    if (
-      !(Number.isInteger(firstRow) && Number.isInteger(rows) && firstRow >= 0 && rows >= 0 &&
-        firstRow + rows <= R)
-    ) {
-      throw new WhetError(
-        "format",
-        `${this.name}: tensor ${name} has ${R} rows, not ${firstRow} to ${firstRow + rows}`,
-      );
-    }
+    checkRows(this.name, name, R, firstRow, rows);
     if (rows === 0) return new Float32Array(0);
     return await this.#read(name, firstRow * (bytes / R), rows * (bytes / R));
   }
 
   async #read(name: string, begin: number, length: number): Promise<Float32Array<ArrayBuffer>> {
     const { dtype, offset } = this.info(name);
-    if (!isFloat(dtype)) {
-      throw new WhetError(
-        "format",
-        `${this.name}: tensor ${name} is of type ${dtype}; expected F32, F16 or BF16, convert it`,
-      );
-    }
-    if (dtype === "F32") return new Float32Array((await this.source.read(offset + begin, length)).buffer);
-    let values;
-    try {
-      values = new Float32Array(length / 2);
-    } catch (error) {
-      throw new WhetError("resource", `${this.name}: no memory for tensor ${name}`, { cause: error });
-    }
-    for (let at = 0; at < length; at += PIECE) {
-      const bytes = await this.source.read(offset + begin + at, Math.min(PIECE, length - at));
-      widen(dtype, bytes, values.subarray(at / 2, (at + bytes.length) / 2));
-    }
-    return values;
+    checkFloat(this.name, name, dtype);
+    const read = (at: number, n: number) => this.source.read(offset + begin + at, n);
+    return await readWidened(this.name, name, dtype, length, read);
   }
 
   /** Lets go of a connection that will not be needed soon. */

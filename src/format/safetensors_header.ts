@@ -7,20 +7,9 @@
  */
 
 import { WhetError } from "../errors.ts";
-import { bitsOf, isStoredDType, type StoredDType } from "./dtype.ts";
+import { bitsOf, isStoredDType } from "./dtype.ts";
 import type { ByteSource } from "./repository.ts";
-
-/** What a header says of one tensor. */
-export interface TensorInfo {
-  /** What an element is. */
-  readonly dtype: StoredDType;
-  /** Its extents, outermost first; none for a scalar. */
-  readonly shape: readonly number[];
-  /** Where its bytes begin, from the file's beginning. */
-  readonly offset: number;
-  /** How many bytes it has. */
-  readonly bytes: number;
-}
+import type { TensorInfo } from "./tensor_file.ts";
 
 /** A checked header. */
 export interface Header {
