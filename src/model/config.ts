@@ -4,6 +4,7 @@
  * @module
  */
 import { WhetError } from "../errors.ts";
+import { isConfigNote } from "./quantized.ts";
 
 /** A GPT-2's shape, as config.json has it. */
 export interface GPT2Config {
@@ -115,8 +116,9 @@ export function parseConfig(fields: unknown, where: string): GPT2Config {
   if (activation !== "gelu_new" && activation !== "gelu_pytorch_tanh") {
     return wrong(`activation_function is ${JSON.stringify(activation)}; Whet has "gelu_new"`);
   }
-  for (const unsupported of ["add_cross_attention", "quantization_config"]) {
-    if (given[unsupported]) return wrong(`${unsupported} is set, which Whet does not support`);
+  if (given.add_cross_attention) return wrong("add_cross_attention is set, which Whet does not support");
+  if (given.quantization_config && !isConfigNote(given.quantization_config)) {
+    return wrong("quantization_config is set, and not by Whet, which does not support it");
   }
   if (given.tie_word_embeddings === false) {
     return wrong("tie_word_embeddings is false; Whet runs GPT-2s whose output layer is the embedding");
@@ -146,13 +148,15 @@ export function parseConfig(fields: unknown, where: string): GPT2Config {
  *
  * @param config The configuration.
  * @param endOfText The tokenizer's token that ends a text; -1 for none.
- * @param dtype What the weights' elements are.
+ * @param dtype What the weights' elements are, quantised ones aside.
+ * @param quantization What `quantization_config` says, if there is one.
  * @returns JSON text.
  */
 export function formatConfig(
   config: GPT2Config,
   endOfText: number,
   dtype: "float32" | "float16" | "bfloat16",
+  quantization: Record<string, unknown> | null = null,
 ): string {
   const fields = {
     architectures: ["GPT2LMHeadModel"],
@@ -163,6 +167,7 @@ export function formatConfig(
     n_ctx: config.n_positions,
     n_inner: config.n_inner === 4 * config.n_embd ? null : config.n_inner,
     torch_dtype: dtype,
+    ...(quantization ? { quantization_config: quantization } : {}),
   };
   return `${JSON.stringify(fields, null, 2)}\n`;
 }

@@ -9,9 +9,16 @@ import { Arena } from "../tensor/arena.ts";
 import type { Backend } from "../tensor/backend.ts";
 import { type Linear, type LowRank, Ops } from "../tensor/ops.ts";
 import { ParameterLayout, type Parameters } from "../tensor/parameters.ts";
-import { type Matrix, PackedMatrix, type Tensor, type WeightFormat } from "../tensor/tensor.ts";
+import {
+  type Matrix,
+  PackedMatrix,
+  type StoredMatrix,
+  type Tensor,
+  type WeightFormat,
+} from "../tensor/tensor.ts";
 import type { GPT2Config } from "./config.ts";
 import type { Lora } from "./lora.ts";
+import type { MatrixInfo } from "./quantized.ts";
 import { saveModel } from "./save.ts";
 import { type EndToEnd, endToEnd, groupByRows } from "../tensor/sequences.ts";
 import { isMatrix, parameterShapes, Transformer } from "./transformer.ts";
@@ -298,7 +305,7 @@ export class LanguageModel implements Disposable {
       return this.backend.read(sum);
     });
     this.#alive();
-    const packed = this.backend.pack(merged, weight.rows, weight.columns, weight.format);
+    const packed = this.backend.pack(merged, weight.rows, weight.columns, weight.format, weight.axis);
     this.#replace(`${name.replace(/^transformer\./, "")}.weight`, packed);
     this.linears().get(name)!.weight = packed;
   }
@@ -354,16 +361,38 @@ export class LanguageModel implements Disposable {
   }
 
   /**
-   * Saves the model in Hugging Face's format: config.json, model.safetensors, vocab.json, merges.txt.
+   * One frozen weight as files hold it, or null for a parameter that is plain f32.
+   *
+   * @internal
+   */
+  frozen(name: string): { info: MatrixInfo; stored: () => Promise<StoredMatrix> } | null {
+    this.#alive();
+    const parameter = this.#parameters.get(name);
+    if (!(parameter instanceof PackedMatrix) || parameter.format === "f32") return null;
+    const { rows, columns, format, axis } = parameter;
+    return {
+      info: { rows, columns, format, axis },
+      stored: async () => {
+        this.#alive();
+        return await this.backend.unpackStored(this.#parameters.get(name) as PackedMatrix);
+      },
+    };
+  }
+
+  /**
+   * Saves the model: config.json, model.safetensors, vocab.json, merges.txt. By default every weight is saved as
+   * it is stored, so that what is loaded again computes the same: f32 and f16 in Hugging Face's format; q8 and q4
+   * with their scales, which Whet alone reads (the module `src/model/quantized.ts` tells how they lie).
    * The adapter that is attached is not part of it; merge it first, or save it by itself.
    *
    * @param directory Where to; it is made.
-   * @param options `dtype`: F32, or F16 or BF16 at half the size [F16 if the weights are stored so, else F32].
+   * @param options `dtype`: all weights as plain numbers of that type, F32, F16 or BF16, whatever they are stored
+   * as: Hugging Face's format.
    * @throws {WhetError} "resource" where the disk is full or permission is missing.
    */
   async save(directory: string, options: { dtype?: "F32" | "F16" | "BF16" } = {}): Promise<void> {
     this.#alive();
-    await saveModel(directory, this, options.dtype ?? (this.weights === "f16" ? "F16" : "F32"));
+    await saveModel(directory, this, options.dtype);
   }
 
   /**

@@ -9,7 +9,8 @@ import { type Checkpoint, openCheckpoint } from "../format/checkpoint.ts";
 import { parseJsonObject } from "../format/json.ts";
 import { openRepository, type Progress, type Repository } from "../format/source.ts";
 import type { Backend } from "../tensor/backend.ts";
-import type { Matrix, WeightFormat } from "../tensor/tensor.ts";
+import { dequantize } from "../tensor/stored.ts";
+import type { Matrix, StoredMatrix, WeightFormat } from "../tensor/tensor.ts";
 import {
   absentTokenizer,
   checkVocabulary,
@@ -20,7 +21,8 @@ import {
 import { type GPT2Config, type GPT2Shape, parseConfig } from "./config.ts";
 import { initialValues } from "./initialise.ts";
 import type { ModelParts } from "./language_model.ts";
-import { isMatrix, parameterShapes } from "./transformer.ts";
+import { assemble, findMatrices, type MatrixEntry } from "./quantized.ts";
+import { isMatrix, parameterShapes, summedAxis } from "./transformer.ts";
 
 /** Where a model computes. */
 export interface BackendOptions {
@@ -34,7 +36,7 @@ export interface BackendOptions {
 
 /** How {@linkcode GPT2.load} loads. */
 export interface LoadOptions extends BackendOptions {
-  /** How frozen weights are stored [`"f32"`]. */
+  /** How frozen weights are stored [as a model that Whet saved has them, else `"f32"`]. */
   weights?: WeightFormat;
   /** Called as files arrive. */
   onProgress?: (progress: Progress) => void;
@@ -68,8 +70,7 @@ const FORMATS: readonly WeightFormat[] = ["f32", "f16", "q8", "q4"];
  * @returns The model's parts.
  */
 export async function loadModel(source: string, options: LoadOptions = {}): Promise<ModelParts> {
-  const { weights = "f32" } = options;
-  checkFormat(weights);
+  checkFormat(options.weights);
   const repository = await openModelRepository(source, options);
   const { name: called } = repository;
   const text = await repository.text("config.json");
@@ -92,15 +93,12 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
 
   using checkpoint = await openCheckpoint(repository);
   const shapes = parameterShapes(config);
-  const names = matchNames(checkpoint, shapes, called);
+  const matrices = findMatrices(checkpoint);
+  const names = matchNames(checkpoint, matrices, shapes, called);
+  const weights = options.weights ?? storedFormat(matrices, called) ?? "f32";
   return await withBackend(options, async (backend, ownsBackend) => {
-    const parameters = await placeAll(backend, weights, async function* () {
-      for (const stored of checkpoint.inFileOrder([...names.keys()])) {
-        options.signal?.throwIfAborted();
-        const name = names.get(stored)!;
-        yield { name, shape: shapes.get(name)!, values: await checkpoint.readF32(stored) };
-      }
-    });
+    const read = () => readParameters(checkpoint, matrices, names, shapes, weights, options.signal);
+    const parameters = await placeAll(backend, weights, read);
     return { name: called, config, tokenizer, backend, ownsBackend, weights, parameters };
   });
 }
@@ -152,25 +150,86 @@ async function standardTokenizer(name: string, config: GPT2Config): Promise<Toke
     : await gpt2Tokenizer();
 }
 
+/** A parameter's numbers as they come: plain, or as a file has them. */
+type Values =
+  & { name: string; shape: readonly number[] }
+  & ({ values: Float32Array } | { stored: StoredMatrix });
+
 /** Places parameters one by one as they come: all, or none if one fails. */
 async function placeAll(
   backend: Backend,
   weights: WeightFormat,
-  source: () => AsyncIterable<{ name: string; shape: readonly number[]; values: Float32Array }>,
+  source: () => AsyncIterable<Values>,
 ): Promise<Map<string, Matrix>> {
   const parameters = new Map<string, Matrix>();
   try {
-    for await (const { name, shape, values } of source()) {
-      parameters.set(
-        name,
-        isMatrix(name) ? backend.pack(values, shape[0], shape[1], weights) : backend.upload(values, shape),
-      );
+    for await (const parameter of source()) {
+      parameters.set(parameter.name, place(backend, weights, parameter));
     }
     return parameters;
   } catch (error) {
     for (const parameter of parameters.values()) backend.free(parameter);
     throw error;
   }
+}
+
+function place(backend: Backend, weights: WeightFormat, parameter: Values): Matrix {
+  const { name, shape } = parameter;
+  const frozen = isMatrix(name);
+  if ("stored" in parameter && frozen && parameter.stored.format === weights) {
+    return backend.packStored(parameter.stored);
+  }
+  const values = "stored" in parameter ? dequantize(parameter.stored) : parameter.values;
+  if (!frozen) return backend.upload(values, shape);
+  return backend.pack(values, shape[0], shape[1], weights, summedAxis(name));
+}
+
+/**
+ * Reads parameters in the order of the files, one pass through each. There the scales of quantised matrices come
+ * before all codes, for which they wait in memory; as the waiting grow fewer, those in place grow more.
+ */
+async function* readParameters(
+  checkpoint: Checkpoint,
+  matrices: ReadonlyMap<string, MatrixEntry>,
+  names: ReadonlyMap<string, string>,
+  shapes: ReadonlyMap<string, readonly number[]>,
+  weights: WeightFormat,
+  signal?: AbortSignal,
+): AsyncGenerator<Values> {
+  /** Tensor → the parameter that it is a part of, as it is stored. */
+  const owners = new Map<string, string>();
+  for (const stored of names.keys()) {
+    const tensors = matrices.get(stored)?.tensors ?? { codes: stored };
+    for (const tensor of Object.values(tensors)) owners.set(tensor, stored);
+  }
+  const waiting = new Map<string, Map<string, Uint8Array<ArrayBuffer>>>();
+  for (const tensor of checkpoint.inFileOrder([...owners.keys()])) {
+    signal?.throwIfAborted();
+    const stored = owners.get(tensor)!;
+    const name = names.get(stored)!;
+    const shape = shapes.get(name)!;
+    const matrix = matrices.get(stored);
+    // Halves become f32 and other formats as any plain tensor's do.
+    if (!matrix || matrix.format === "f16" && weights !== "f16") {
+      yield { name, shape, values: await checkpoint.readF32(tensor) };
+      continue;
+    }
+    const parts = waiting.get(stored) ?? new Map();
+    waiting.set(stored, parts.set(tensor, await checkpoint.readBytes(tensor)));
+    if (parts.size < Object.keys(matrix.tensors).length) continue;
+    waiting.delete(stored);
+    yield { name, shape, stored: assemble(matrix, parts) };
+  }
+}
+
+/** How a checkpoint's quantised matrices are stored, if there are any. */
+function storedFormat(matrices: ReadonlyMap<string, MatrixEntry>, source: string): WeightFormat | undefined {
+  const [format, other] = new Set([...matrices.values()].map(({ format }) => format));
+  if (other === undefined) return format;
+  throw new WhetError(
+    "option",
+    `weights: ${source} has some stored as ${format} and some as ${other}; say which of them all are to be`,
+  );
 }
 
 /** Makes the backend that is asked for; one that was made here ends if `work` fails. */
@@ -197,16 +256,27 @@ async function openModelRepository(source: string, options: LoadOptions): Promis
 /** Stored name → parameter name, when all parameters are there in their shapes. */
 function matchNames(
   checkpoint: Checkpoint,
+  matrices: ReadonlyMap<string, MatrixEntry>,
   shapes: ReadonlyMap<string, readonly number[]>,
   source: string,
 ): Map<string, string> {
   const names = new Map<string, string>();
   const found = new Map<string, string>();
+  const parts = new Set([...matrices.values()].flatMap(({ tensors }) => Object.values(tensors)));
   for (const stored of checkpoint.names()) {
+    const matrix = matrices.get(stored);
+    if (!matrix && parts.has(stored)) continue;
     const name = stored.replace(/^transformer\./, "");
     const shape = shapes.get(name);
     if (!shape) {
       if (/^h\.\d+\.attn\.(masked_)?bias$/.test(name)) continue; // causal masks that old versions saved
+      if (shapes.has(name.replace(/\.(scales|minima)$/, ""))) {
+        throw new WhetError(
+          "format",
+          `${source}: tensor ${stored} is of a quantised model, but the note in the file's metadata that says how ` +
+            "is missing; save the model again",
+        );
+      }
       if (/^(h|ln_f|wte|wpe)\./.test(name)) {
         throw new WhetError(
           "format",
@@ -218,7 +288,7 @@ function matchNames(
     if (found.has(name)) {
       throw new WhetError("format", `${source}: ${found.get(name)} and ${stored} are the same parameter`);
     }
-    const actual = checkpoint.shape(stored);
+    const actual = matrix ? [matrix.rows, matrix.columns] : checkpoint.shape(stored);
     if (actual.join() !== shape.join()) {
       throw new WhetError(
         "format",
@@ -241,8 +311,8 @@ function matchNames(
   return names;
 }
 
-function checkFormat(weights: WeightFormat): void {
-  if (!FORMATS.includes(weights)) {
+function checkFormat(weights: WeightFormat | undefined): void {
+  if (weights !== undefined && !FORMATS.includes(weights)) {
     throw new WhetError(
       "option",
       `weights: expected one of ${FORMATS.join(", ")}, got ${JSON.stringify(weights)}`,

@@ -7,7 +7,7 @@
  * @module
  */
 import type { CacheView, Linear, Norm, Ops, Sequences } from "../tensor/ops.ts";
-import type { Matrix, Tensor } from "../tensor/tensor.ts";
+import type { GroupAxis, Matrix, Tensor } from "../tensor/tensor.ts";
 import type { GPT2Config } from "./config.ts";
 
 /** One block: attention and MLP, each behind a layer normalisation and beside a residual. */
@@ -57,6 +57,14 @@ export function parameterShapes(config: GPT2Config): Map<string, readonly number
 /** Whether a parameter is a matrix that multiplies: these are packed when frozen, and decay in training. */
 export function isMatrix(name: string): boolean {
   return name === "wte.weight" || /\.c_(attn|proj|fc)\.weight$/.test(name);
+}
+
+/**
+ * Which way the model sums over such a matrix most, so that groups of quantised weights run along it: down the rows
+ * of the linear layers, x W; along the columns of wte, which the output layer takes transposed, x wteᵀ.
+ */
+export function summedAxis(name: string): GroupAxis {
+  return name === "wte.weight" ? 1 : 0;
 }
 
 /** The network: embeddings, blocks, the last layer normalisation. */

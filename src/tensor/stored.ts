@@ -9,6 +9,9 @@ import type { GroupAxis, StoredMatrix, WeightFormat } from "./tensor.ts";
 /** Numbers that share a scale, at most. */
 export const GROUP = 32;
 
+/** The largest half: what q4's scales and minima stay below, for backends may keep them as halves. */
+export const LARGEST_HALF = 65504;
+
 /** Bits of one code. */
 export const CODE_BITS = { f16: 16, q8: 8, q4: 4 } as const;
 
@@ -66,7 +69,7 @@ export function dequantize(stored: StoredMatrix): Float32Array<ArrayBuffer> {
   checkStored(stored);
   const { rows, columns, format, axis, codes, scales, minima } = stored;
   const length = rows * columns;
-  if (format === "f16") return Float32Array.from(new Float16Array(codes.slice().buffer));
+  if (format === "f16") return new Float32Array(new Float16Array(codes.slice().buffer));
   const numbers = new Float32Array(length);
   const [, width] = scalesShape(rows, columns, axis);
   const signed = new Int8Array(codes.buffer, codes.byteOffset, codes.length);

@@ -14,7 +14,7 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
-import { GROUP, isGrouped } from "../../tensor/stored.ts";
+import { GROUP, isGrouped, LARGEST_HALF } from "../../tensor/stored.ts";
 import { type GroupAxis, PackedMatrix, type WeightFormat } from "../../tensor/tensor.ts";
 import type { Allocation } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
@@ -23,8 +23,6 @@ import { memoryOf, type PackedMemory, type Part, rowsPerPart } from "./weights.t
 
 /** Bytes of plain numbers that are packed at once. */
 const CHUNK_BYTES = 16 << 20;
-/** The largest half. */
-export const LARGEST_HALF = 65504;
 
 /** How a format lies in memory. */
 export interface Layout {

@@ -6,10 +6,10 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
-import { checkStored, CODE_BITS, codeBytes, isGrouped, scalesShape } from "../../tensor/stored.ts";
+import { checkStored, CODE_BITS, codeBytes, isGrouped, LARGEST_HALF, scalesShape } from "../../tensor/stored.ts";
 import type { PackedMatrix, StoredMatrix } from "../../tensor/tensor.ts";
 import type { Gpu } from "./gpu.ts";
-import { allocatePacked, LARGEST_HALF, layoutOf } from "./packing.ts";
+import { allocatePacked, layoutOf } from "./packing.ts";
 import { free, memoryOf, type Part } from "./weights.ts";
 
 /** Bytes in memory, of whatever. */
