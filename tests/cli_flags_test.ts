@@ -83,7 +83,7 @@ Deno.test("wrong usage is told with the flag, what it takes and what it got", ()
 });
 
 Deno.test("every command has the flags of all, and its help lists each of its flags", () => {
-  const names = ["train", "generate", "chat", "score", "merge", "study", "serve", "devices"];
+  const names = ["train", "generate", "chat", "score", "merge", "quantize", "study", "serve", "devices"];
   assertEquals(Object.keys(commands).sort(), names.sort());
   for (const [name, { flags }] of Object.entries(commands)) {
     const text = describeFlags(flags);

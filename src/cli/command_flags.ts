@@ -32,7 +32,7 @@ export const MODEL = {
     value: "FORMAT",
     choices: ["f32", "f16", "q8", "q4"],
     help: "how the model's weights are stored",
-    standard: "f32",
+    standard: "as whet saved them, else f32",
   },
   threads: {
     kind: "count",
@@ -200,6 +200,20 @@ export const MERGE = {
   ...MODEL,
   adapter: { ...ADAPTER.adapter, required: true },
   out: { kind: "text", value: "DIR", help: "where the merged model goes", required: true },
+  ...COMMON,
+} as const satisfies Flags;
+
+/** Flags of `quantize`. */
+export const QUANTIZE = {
+  ...MODEL,
+  weights: {
+    kind: "text",
+    value: "FORMAT",
+    choices: ["q8", "q4", "f16", "f32"],
+    help: "how the weights are stored from then on",
+    required: true,
+  },
+  out: { kind: "text", value: "DIR", help: "where the model goes", required: true },
   ...COMMON,
 } as const satisfies Flags;
 

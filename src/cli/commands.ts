@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CHAT, DEVICES, GENERATE, MERGE, SCORE, SERVE, STUDY, TRAIN } from "./command_flags.ts";
+import { CHAT, DEVICES, GENERATE, MERGE, QUANTIZE, SCORE, SERVE, STUDY, TRAIN } from "./command_flags.ts";
 import type { Flags } from "./flags.ts";
 
 /** A command. */
@@ -60,6 +60,13 @@ export const commands: Readonly<Record<string, Command>> = {
     flags: MERGE,
     permissions: `--allow-write for DIR; ${READS}`,
     load: async () => (await import("./merge.ts")).runMerge,
+  },
+  quantize: {
+    summary: "store a model's weights in 8, 4 or 16 bits",
+    usage: "--model M --weights FORMAT --out DIR [flags]",
+    flags: QUANTIZE,
+    permissions: `--allow-write for DIR; ${READS}`,
+    load: async () => (await import("./quantize.ts")).runQuantize,
   },
   study: {
     summary: "the whole experiment: fine-tune, loss curves, answers before and after, one report",

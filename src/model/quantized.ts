@@ -17,7 +17,7 @@ import type { Checkpoint } from "../format/checkpoint.ts";
 import { parseJsonObject } from "../format/json.ts";
 import type { StoredDType, TensorToWrite } from "../format/safetensors.ts";
 import { codeBytes, GROUP, LARGEST_HALF, scalesShape, type StoredFormat } from "../tensor/stored.ts";
-import type { GroupAxis, StoredMatrix } from "../tensor/tensor.ts";
+import type { StoredMatrix } from "../tensor/tensor.ts";
 
 /** The note's key in a file's metadata. */
 const KEY = "whet";
@@ -206,9 +206,11 @@ export function assemble(
     if (!found) return undefined;
     const values = new Float32Array(found.buffer, found.byteOffset, found.length / 4);
     const limit = format === "q4" ? LARGEST_HALF : Number.MAX_VALUE;
-    const wrong = values.find((x) => !(Math.abs(x) <= limit));
-    if (wrong === undefined) return values;
-    throw new WhetError("format", `tensor ${tensors[part]}: ${wrong} cannot be; the file is damaged`);
+    for (let i = 0; i < values.length; i++) {
+      if (Math.abs(values[i]) <= limit) continue;
+      throw new WhetError("format", `tensor ${tensors[part]}: ${values[i]} cannot be; the file is damaged`);
+    }
+    return values;
   };
   return { rows, columns, format, axis, codes, scales: floats("scales"), minima: floats("minima") };
 }
