@@ -60,9 +60,9 @@ export interface Unpickled {
 
 /**
  * So many instructions at most, which bounds time, stack, memo and the number of objects, and so memory to
- * some 200 MB. A tensor takes 33 of them: 30,000 tensors, while the largest models' shards have a few thousand.
+ * some 150 MB. A tensor takes 33 of them: 15,000 tensors, while the largest models' shards have a few thousand.
  */
-const STEPS = 1_000_000;
+const STEPS = 500_000;
 /** Unclosed marks at most; Python's own pickler gives up at a like depth. */
 const DEPTH = 1000;
 /** Bytes of an integer at most; PyTorch's longest is its files' magic number. */

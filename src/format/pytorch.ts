@@ -28,7 +28,7 @@ import { quoted } from "./quote.ts";
 import type { ByteSource } from "./repository.ts";
 import { gather, isContiguous } from "./strided.ts";
 import { checkFloat, checkRows, readWidened, type TensorFile, type TensorInfo } from "./tensor_file.ts";
-import { locateZip, readZip, type ZipRecord } from "./zip.ts";
+import { checkStored, locateZip, readZip, type ZipRecord } from "./zip.ts";
 
 /**
  * An open PyTorch file whose pickle was read and found to be tensors and nothing else.
@@ -213,6 +213,7 @@ async function readArchive(source: ByteSource): Promise<Contents> {
   const places = new Map<Storage, Place>();
   for (const storage of vocabulary.storages.values()) {
     const record = records.get(`${root}data/${storage.key}`);
+    if (record) checkStored(source, record);
     if (record?.size !== storage.bytes) {
       throw vocabulary.fail(
         `storage ${quoted(storage.key)} should have ${storage.bytes} bytes, ` +
@@ -255,5 +256,5 @@ function otherKind(text: string): string {
     return "a tar archive, as PyTorch wrote before version 0.1.10; load and save it again with a PyTorch of 2017";
   }
   if (/^.{8}\{/s.test(text)) return "it looks like a safetensors file; name it model.safetensors";
-  return "not a PyTorch file; expected a zip archive or a pickle, as torch.save writes";
+  return "not a PyTorch file; expected a zip archive or a binary pickle, as torch.save writes";
 }

@@ -163,13 +163,9 @@ export class TensorVocabulary implements Vocabulary {
           "do not open this file elsewhere, and get the model, as safetensors, from someone you trust",
       );
     }
-    const what = top === "torch"
-      ? "which is no plain tensor"
-      : top === "numpy"
-      ? "a NumPy value where a tensor is expected"
-      : `an object of the Python package ${quoted(top).slice(1, -1)} where a tensor is expected`;
+    const what = top === "torch" ? "is no plain tensor" : "Python would import, and which is no tensor";
     throw this.fail(
-      `its pickle asks for ${it}, ${what}; nothing was run. Save plain tensors, in Python, if you trust the ` +
+      `its pickle asks for ${it}, which ${what}; nothing was run. Save plain tensors, in Python, if you trust the ` +
         "file: torch.save(model.state_dict(), FILE), or save_pretrained",
     );
   }

@@ -19,8 +19,10 @@ import type { ByteSource } from "./repository.ts";
 export interface ZipRecord {
   /** Its path. */
   readonly name: string;
-  /** Its bytes. */
+  /** Bytes that it takes in the archive. */
   readonly size: number;
+  /** What keeps its bytes from being read as they are, if anything. */
+  readonly packed: "encrypted" | "compressed" | null;
   /** Where its own header begins; its bytes follow that. */
   readonly header: number;
   /** Where the next file's header, or the directory, begins. */
@@ -60,7 +62,7 @@ interface Directory {
  *
  * @param source The archive.
  * @returns Its files by name, in the order of their bytes.
- * @throws {WhetError} `format`, if it is no such archive, damaged, compressed or encrypted.
+ * @throws {WhetError} `format`, if it is no such archive, or damaged.
  */
 export async function readZip(source: ByteSource): Promise<Map<string, ZipRecord>> {
   const read = await tailReader(source);
@@ -98,10 +100,11 @@ export async function readZip(source: ByteSource): Promise<Map<string, ZipRecord
  * @param source The archive.
  * @param record The file.
  * @returns Where its bytes begin.
- * @throws {WhetError} `format`, if the header does not say what the directory does.
+ * @throws {WhetError} `format`, if it is not stored as it is, or the header does not say what the directory does.
  */
 export async function locateZip(source: ByteSource, record: ZipRecord): Promise<number> {
   const { name, size, header, limit } = record;
+  checkStored(source, record);
   const encoded = new TextEncoder().encode(name);
   if (header + LOCAL_SIZE + encoded.length > limit) throw damaged(source, `the header of ${quoted(name)}`);
   const bytes = await source.read(header, LOCAL_SIZE + encoded.length), view = viewOf(bytes);
@@ -112,7 +115,7 @@ export async function locateZip(source: ByteSource, record: ZipRecord): Promise<
     throw damaged(source, `the header of ${quoted(name)}, which has another name`);
   }
   const flags = view.getUint16(6, true);
-  checkStored(source, name, flags, view.getUint16(8, true));
+  checkStored(source, { name, packed: packing(flags, view.getUint16(8, true)) });
   const said = view.getUint32(18, true);
   const later = (flags & SIZES_LATER) !== 0 && said === 0;
   const begin = header + LOCAL_SIZE + encoded.length + view.getUint16(28, true);
@@ -130,6 +133,22 @@ async function tailReader(source: ByteSource): Promise<Read> {
     offset < begin
       ? source.read(offset, length)
       : Promise.resolve(tail.slice(offset - begin, offset - begin + length));
+}
+
+/**
+ * Throws unless a file's bytes are stored as they are.
+ *
+ * @param source The archive.
+ * @param record The file.
+ * @throws {WhetError} `format`.
+ */
+export function checkStored(source: ByteSource, { name, packed }: Pick<ZipRecord, "name" | "packed">): void {
+  if (packed === null) return;
+  throw new WhetError(
+    "format",
+    `${source.name}: ${quoted(name)} in this zip archive is ${packed}; torch.save writes no such files: ` +
+      "unpack it, or fetch the original",
+  );
 }
 
 async function findDirectory(source: ByteSource, read: Read): Promise<Directory> {
@@ -196,7 +215,7 @@ function parseEntry(source: ByteSource, bytes: Uint8Array<ArrayBuffer>): Omit<Zi
   const view = viewOf(bytes);
   const behind = ENTRY_SIZE + view.getUint16(28, true);
   const name = decodeName(source, bytes.subarray(ENTRY_SIZE, behind));
-  checkStored(source, name, view.getUint16(8, true), view.getUint16(10, true));
+  const packed = packing(view.getUint16(8, true), view.getUint16(10, true));
   // Fields that are full go on, in this order, in the ZIP64 extra field.
   const more = extra64(bytes.subarray(behind, behind + view.getUint16(30, true)));
   let used = 0;
@@ -207,8 +226,8 @@ function parseEntry(source: ByteSource, bytes: Uint8Array<ArrayBuffer>): Omit<Zi
     used += 8;
     return big(more, used - 8);
   });
-  if (size !== stored) throw damaged(source, `the size of ${quoted(name)}`);
-  return { name, size, header };
+  if (packed === null && size !== stored) throw damaged(source, `the size of ${quoted(name)}`);
+  return { name, size: stored, packed, header };
 }
 
 function decodeName(source: ByteSource, bytes: Uint8Array): string {
@@ -231,14 +250,8 @@ function extra64(bytes: Uint8Array<ArrayBuffer>): DataView | null {
   return null;
 }
 
-function checkStored(source: ByteSource, name: string, flags: number, method: number): void {
-  const what = (flags & ENCRYPTED) !== 0 ? "encrypted" : method !== 0 ? "compressed" : null;
-  if (what === null) return;
-  throw new WhetError(
-    "format",
-    `${source.name}: ${quoted(name)} in this zip archive is ${what}; torch.save writes no such files: ` +
-      "unpack it, or fetch the original",
-  );
+function packing(flags: number, method: number): ZipRecord["packed"] {
+  return (flags & ENCRYPTED) !== 0 ? "encrypted" : method !== 0 ? "compressed" : null;
 }
 
 function damaged(source: ByteSource, what: string, cause?: unknown): WhetError {
