@@ -5,12 +5,11 @@
  */
 import { createBackend } from "../backend/select.ts";
 import { WhetError } from "../errors.ts";
-import { type Checkpoint, openCheckpoint } from "../format/checkpoint.ts";
+import { openCheckpoint } from "../format/checkpoint.ts";
 import { parseJsonObject } from "../format/json.ts";
 import { openRepository, type Progress, type Repository } from "../format/source.ts";
 import type { Backend } from "../tensor/backend.ts";
-import { dequantize } from "../tensor/stored.ts";
-import type { Matrix, StoredMatrix, WeightFormat } from "../tensor/tensor.ts";
+import type { WeightFormat } from "../tensor/tensor.ts";
 import {
   absentTokenizer,
   checkVocabulary,
@@ -21,8 +20,8 @@ import {
 import { type GPT2Config, type GPT2Shape, parseConfig } from "./config.ts";
 import { initialValues } from "./initialise.ts";
 import type { ModelParts } from "./language_model.ts";
-import { assemble, findMatrices, type MatrixEntry } from "./quantized.ts";
-import { isMatrix, parameterShapes, summedAxis } from "./transformer.ts";
+import { findParameters, placeAll, readParameters, storedFormat, type Values } from "./parameters.ts";
+import { parameterShapes } from "./transformer.ts";
 
 /** Where a model computes. */
 export interface BackendOptions {
@@ -92,13 +91,11 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   const tokenizer = own ?? await standardTokenizer(called, config);
 
   using checkpoint = await openCheckpoint(repository);
-  const shapes = parameterShapes(config);
-  const matrices = findMatrices(checkpoint);
-  const names = matchNames(checkpoint, matrices, shapes, called);
-  const weights = options.weights ?? storedFormat(matrices, called) ?? "f32";
+  const found = findParameters(checkpoint, parameterShapes(config), called);
+  const weights = options.weights ?? storedFormat(found, called) ?? "f32";
   return await withBackend(options, async (backend, ownsBackend) => {
-    const read = () => readParameters(checkpoint, matrices, names, shapes, weights, options.signal);
-    const parameters = await placeAll(backend, weights, read);
+    const values = readParameters(checkpoint, found, weights, options.signal);
+    const parameters = await placeAll(backend, weights, values);
     return { name: called, config, tokenizer, backend, ownsBackend, weights, parameters };
   });
 }
@@ -127,15 +124,20 @@ export async function randomModel(shape: GPT2Shape, options: RandomOptions = {})
     );
   }
   return await withBackend(options, async (backend, ownsBackend) => {
-    const parameters = await placeAll(backend, weights, async function* () {
-      for (const [index, [name, shape]] of [...shapes].entries()) {
-        const values = initialValues(config, name, elements(shape), [seed >>> 0, index]);
-        yield { name, shape, values };
-      }
-    });
+    const parameters = await placeAll(backend, weights, initialParameters(config, shapes, seed >>> 0));
     const name = `random GPT-2 (seed ${seed})`;
     return { name, config, tokenizer, backend, ownsBackend, weights, parameters };
   });
+}
+
+async function* initialParameters(
+  config: GPT2Config,
+  shapes: ReadonlyMap<string, readonly number[]>,
+  seed: number,
+): AsyncGenerator<Values> {
+  for (const [index, [name, shape]] of [...shapes].entries()) {
+    yield { name, shape, values: initialValues(config, name, elements(shape), [seed, index]) };
+  }
 }
 
 function elements(shape: readonly number[]): number {
@@ -148,88 +150,6 @@ async function standardTokenizer(name: string, config: GPT2Config): Promise<Toke
   return vocab_size < GPT2_VOCABULARY
     ? absentTokenizer(name, vocab_size, eos_token_id)
     : await gpt2Tokenizer();
-}
-
-/** A parameter's numbers as they come: plain, or as a file has them. */
-type Values =
-  & { name: string; shape: readonly number[] }
-  & ({ values: Float32Array } | { stored: StoredMatrix });
-
-/** Places parameters one by one as they come: all, or none if one fails. */
-async function placeAll(
-  backend: Backend,
-  weights: WeightFormat,
-  source: () => AsyncIterable<Values>,
-): Promise<Map<string, Matrix>> {
-  const parameters = new Map<string, Matrix>();
-  try {
-    for await (const parameter of source()) {
-      parameters.set(parameter.name, place(backend, weights, parameter));
-    }
-    return parameters;
-  } catch (error) {
-    for (const parameter of parameters.values()) backend.free(parameter);
-    throw error;
-  }
-}
-
-function place(backend: Backend, weights: WeightFormat, parameter: Values): Matrix {
-  const { name, shape } = parameter;
-  const frozen = isMatrix(name);
-  if ("stored" in parameter && frozen && parameter.stored.format === weights) {
-    return backend.packStored(parameter.stored);
-  }
-  const values = "stored" in parameter ? dequantize(parameter.stored) : parameter.values;
-  if (!frozen) return backend.upload(values, shape);
-  return backend.pack(values, shape[0], shape[1], weights, summedAxis(name));
-}
-
-/**
- * Reads parameters in the order of the files, one pass through each. There the scales of quantised matrices come
- * before all codes, for which they wait in memory; as the waiting grow fewer, those in place grow more.
- */
-async function* readParameters(
-  checkpoint: Checkpoint,
-  matrices: ReadonlyMap<string, MatrixEntry>,
-  names: ReadonlyMap<string, string>,
-  shapes: ReadonlyMap<string, readonly number[]>,
-  weights: WeightFormat,
-  signal?: AbortSignal,
-): AsyncGenerator<Values> {
-  /** Tensor → the parameter that it is a part of, as it is stored. */
-  const owners = new Map<string, string>();
-  for (const stored of names.keys()) {
-    const tensors = matrices.get(stored)?.tensors ?? { codes: stored };
-    for (const tensor of Object.values(tensors)) owners.set(tensor, stored);
-  }
-  const waiting = new Map<string, Map<string, Uint8Array<ArrayBuffer>>>();
-  for (const tensor of checkpoint.inFileOrder([...owners.keys()])) {
-    signal?.throwIfAborted();
-    const stored = owners.get(tensor)!;
-    const name = names.get(stored)!;
-    const shape = shapes.get(name)!;
-    const matrix = matrices.get(stored);
-    // Halves become f32 and other formats as any plain tensor's do.
-    if (!matrix || matrix.format === "f16" && weights !== "f16") {
-      yield { name, shape, values: await checkpoint.readF32(tensor) };
-      continue;
-    }
-    const parts = waiting.get(stored) ?? new Map();
-    waiting.set(stored, parts.set(tensor, await checkpoint.readBytes(tensor)));
-    if (parts.size < Object.keys(matrix.tensors).length) continue;
-    waiting.delete(stored);
-    yield { name, shape, stored: assemble(matrix, parts) };
-  }
-}
-
-/** How a checkpoint's quantised matrices are stored, if there are any. */
-function storedFormat(matrices: ReadonlyMap<string, MatrixEntry>, source: string): WeightFormat | undefined {
-  const [format, other] = new Set([...matrices.values()].map(({ format }) => format));
-  if (other === undefined) return format;
-  throw new WhetError(
-    "option",
-    `weights: ${source} has some stored as ${format} and some as ${other}; say which of them all are to be`,
-  );
 }
 
 /** Makes the backend that is asked for; one that was made here ends if `work` fails. */
@@ -251,64 +171,6 @@ async function openModelRepository(source: string, options: LoadOptions): Promis
   if (source !== "nano") return await openRepository(source, options);
   const { nanoRepository } = await import("../nano/nano.ts");
   return nanoRepository();
-}
-
-/** Stored name → parameter name, when all parameters are there in their shapes. */
-function matchNames(
-  checkpoint: Checkpoint,
-  matrices: ReadonlyMap<string, MatrixEntry>,
-  shapes: ReadonlyMap<string, readonly number[]>,
-  source: string,
-): Map<string, string> {
-  const names = new Map<string, string>();
-  const found = new Map<string, string>();
-  const parts = new Set([...matrices.values()].flatMap(({ tensors }) => Object.values(tensors)));
-  for (const stored of checkpoint.names()) {
-    const matrix = matrices.get(stored);
-    if (!matrix && parts.has(stored)) continue;
-    const name = stored.replace(/^transformer\./, "");
-    const shape = shapes.get(name);
-    if (!shape) {
-      if (/^h\.\d+\.attn\.(masked_)?bias$/.test(name)) continue; // causal masks that old versions saved
-      if (shapes.has(name.replace(/\.(scales|minima)$/, ""))) {
-        throw new WhetError(
-          "format",
-          `${source}: tensor ${stored} is of a quantised model, but the note in the file's metadata that says how ` +
-            "is missing; save the model again",
-        );
-      }
-      if (/^(h|ln_f|wte|wpe)\./.test(name)) {
-        throw new WhetError(
-          "format",
-          `${source}: tensor ${stored} has no place in the GPT-2 that config.json describes`,
-        );
-      }
-      continue; // heads beside the language model's
-    }
-    if (found.has(name)) {
-      throw new WhetError("format", `${source}: ${found.get(name)} and ${stored} are the same parameter`);
-    }
-    const actual = matrix ? [matrix.rows, matrix.columns] : checkpoint.shape(stored);
-    if (actual.join() !== shape.join()) {
-      throw new WhetError(
-        "format",
-        `${source}: tensor ${stored} is [${actual.join(", ")}]; by config.json it should be [${
-          shape.join(", ")
-        }]`,
-      );
-    }
-    found.set(name, stored);
-    names.set(stored, name);
-  }
-  const missing = [...shapes.keys()].filter((name) => !found.has(name));
-  if (missing.length > 0) {
-    const more = missing.length > 1 ? ` and ${missing.length - 1} more` : "";
-    throw new WhetError(
-      "format",
-      `${source}: tensor ${missing[0]}${more} is missing; the checkpoint is not whole`,
-    );
-  }
-  return names;
 }
 
 function checkFormat(weights: WeightFormat | undefined): void {

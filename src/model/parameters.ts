@@ -1,0 +1,188 @@
+/**
+ * A model's parameters on their way from a checkpoint into a backend's memory: found, read in one pass, placed.
+ *
+ * @module
+ */
+import { WhetError } from "../errors.ts";
+import type { Checkpoint } from "../format/checkpoint.ts";
+import type { Backend } from "../tensor/backend.ts";
+import { dequantize } from "../tensor/stored.ts";
+import type { Matrix, StoredMatrix, WeightFormat } from "../tensor/tensor.ts";
+import { assemble, findMatrices, type MatrixEntry } from "./quantized.ts";
+import { isMatrix, summedAxis } from "./transformer.ts";
+
+/** A parameter in a checkpoint. */
+export interface Found {
+  /** The parameter's name. */
+  readonly name: string;
+  /** Its shape. */
+  readonly shape: readonly number[];
+  /** The name that it has there. */
+  readonly stored: string;
+  /** How it is stored, unless as a plain tensor. */
+  readonly matrix?: MatrixEntry;
+}
+
+/** A parameter's numbers as they come: plain, or as a file has them. */
+export type Values =
+  & { readonly name: string; readonly shape: readonly number[] }
+  & ({ readonly values: Float32Array } | { readonly stored: StoredMatrix });
+
+/**
+ * Finds a model's parameters, and that all are there in their shapes.
+ *
+ * @param checkpoint Where.
+ * @param shapes The parameters' shapes by name.
+ * @param source What messages call the model.
+ * @throws {WhetError} `format` if one is missing, there twice, or not as it should be.
+ */
+export function findParameters(
+  checkpoint: Checkpoint,
+  shapes: ReadonlyMap<string, readonly number[]>,
+  source: string,
+): Found[] {
+  const matrices = findMatrices(checkpoint);
+  const parts = new Set(
+    [...matrices.values()].flatMap(({ tensors: { scales, minima } }) => [scales, minima]),
+  );
+  const found = new Map<string, Found>();
+  for (const stored of checkpoint.names()) {
+    if (parts.has(stored)) continue;
+    const name = stored.replace(/^transformer\./, "");
+    const shape = shapes.get(name);
+    if (!shape) {
+      refuseForeign(name, stored, shapes, source);
+      continue;
+    }
+    const other = found.get(name);
+    if (other) {
+      throw new WhetError("format", `${source}: ${other.stored} and ${stored} are the same parameter`);
+    }
+    const matrix = matrices.get(stored);
+    const actual = matrix ? [matrix.rows, matrix.columns] : checkpoint.shape(stored);
+    if (actual.join() !== shape.join()) {
+      throw new WhetError(
+        "format",
+        `${source}: tensor ${stored} is [${actual.join(", ")}]; by config.json it should be [${
+          shape.join(", ")
+        }]`,
+      );
+    }
+    found.set(name, { name, shape, stored, matrix });
+  }
+  const missing = [...shapes.keys()].filter((name) => !found.has(name));
+  if (missing.length > 0) {
+    const more = missing.length > 1 ? ` and ${missing.length - 1} more` : "";
+    throw new WhetError(
+      "format",
+      `${source}: tensor ${missing[0]}${more} is missing; the checkpoint is not whole`,
+    );
+  }
+  return [...found.values()];
+}
+
+/** Refuses a tensor that is no parameter, but looks like one; heads beside the language model's are passed over. */
+function refuseForeign(
+  name: string,
+  stored: string,
+  shapes: ReadonlyMap<string, readonly number[]>,
+  source: string,
+): void {
+  if (/^h\.\d+\.attn\.(masked_)?bias$/.test(name)) return; // causal masks that old versions saved
+  if (shapes.has(name.replace(/\.(scales|minima)$/, ""))) {
+    throw new WhetError(
+      "format",
+      `${source}: tensor ${stored} belongs to a quantised matrix, but the file's metadata has no note that says ` +
+        "how; save the model again",
+    );
+  }
+  if (/^(h|ln_f|wte|wpe)\./.test(name)) {
+    throw new WhetError(
+      "format",
+      `${source}: tensor ${stored} has no place in the GPT-2 that config.json describes`,
+    );
+  }
+}
+
+/**
+ * How a checkpoint's matrices are stored, as its notes say; undefined without.
+ *
+ * @throws {WhetError} `option` if not all in the same way.
+ */
+export function storedFormat(parameters: readonly Found[], source: string): WeightFormat | undefined {
+  const [format, other] = new Set(parameters.flatMap(({ matrix }) => matrix ? [matrix.format] : []));
+  if (other === undefined) return format;
+  throw new WhetError(
+    "option",
+    `weights: ${source} has some stored as ${format} and some as ${other}; say which of them all are to be`,
+  );
+}
+
+/**
+ * Reads parameters in the order of the files, one pass through each. There the scales of quantised matrices come
+ * before all codes, for which they wait in memory; as the waiting grow fewer, those in place grow more.
+ *
+ * @param weights How they will be stored.
+ */
+export async function* readParameters(
+  checkpoint: Checkpoint,
+  parameters: readonly Found[],
+  weights: WeightFormat,
+  signal?: AbortSignal,
+): AsyncGenerator<Values> {
+  const owners = new Map<string, Found>();
+  for (const parameter of parameters) {
+    const tensors = parameter.matrix?.tensors ?? { codes: parameter.stored };
+    for (const tensor of Object.values(tensors)) owners.set(tensor, parameter);
+  }
+  const waiting = new Map<Found, Map<string, Uint8Array<ArrayBuffer>>>();
+  for (const tensor of checkpoint.inFileOrder(owners.keys())) {
+    signal?.throwIfAborted();
+    const owner = owners.get(tensor)!;
+    const { name, shape, matrix } = owner;
+    // Halves become f32 and other formats as any plain tensor's do.
+    if (!matrix || matrix.format === "f16" && weights !== "f16") {
+      yield { name, shape, values: await checkpoint.readF32(tensor) };
+      continue;
+    }
+    const parts = waiting.get(owner) ?? new Map<string, Uint8Array<ArrayBuffer>>();
+    waiting.set(owner, parts.set(tensor, await checkpoint.readBytes(tensor)));
+    if (parts.size < Object.keys(matrix.tensors).length) continue;
+    waiting.delete(owner);
+    yield { name, shape, stored: assemble(matrix, parts) };
+  }
+}
+
+/**
+ * Places parameters one by one as they come: all, or none if one fails.
+ *
+ * @param weights How those that are frozen are stored.
+ * @param source Gives them.
+ */
+export async function placeAll(
+  backend: Backend,
+  weights: WeightFormat,
+  source: AsyncIterable<Values>,
+): Promise<Map<string, Matrix>> {
+  const parameters = new Map<string, Matrix>();
+  try {
+    for await (const parameter of source) {
+      parameters.set(parameter.name, place(backend, weights, parameter));
+    }
+    return parameters;
+  } catch (error) {
+    for (const parameter of parameters.values()) backend.free(parameter);
+    throw error;
+  }
+}
+
+function place(backend: Backend, weights: WeightFormat, parameter: Values): Matrix {
+  const { name, shape } = parameter;
+  const frozen = isMatrix(name);
+  if ("stored" in parameter && frozen && parameter.stored.format === weights) {
+    return backend.packStored(parameter.stored);
+  }
+  const values = "stored" in parameter ? dequantize(parameter.stored) : parameter.values;
+  if (!frozen) return backend.upload(values, shape);
+  return backend.pack(values, shape[0], shape[1], weights, summedAxis(name));
+}
