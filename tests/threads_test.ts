@@ -176,9 +176,9 @@ for (const instructionSet of SETS) {
 Deno.test("tiles of a matrix product cover it, and are as many as threads want", () => {
   for (const [M, N, K] of [[1, 768, 768], [1, 50257, 768], [7, 16, 5], [64, 3072, 768], [1024, 768, 3072]]) {
     for (const threads of [2, 3, 8]) {
-      const product = { M, N, K, kind: 0, transposeB: false, height: 96, cost: 0.043, threads };
-      const { rows, panels } = cutMatmul(product);
-      assert(rows % 6 === 0 || rows >= M, `${rows} rows`);
+      const product = { M, N, K, multiple: 5, height: 95, pack: M === 1 ? 0 : 0.4, bring: 0.05 };
+      const { rows, panels } = cutMatmul(product, 0.04, threads);
+      assert(rows % 5 === 0 || rows >= M, `${rows} rows`);
       assert(panels >= 1 && panels <= Math.ceil(N / 16), `${panels} panels`);
       const tiles = Math.ceil(M / rows) * Math.ceil(N / 16 / panels);
       if (M * N * K > 1e5) {

@@ -1,7 +1,7 @@
 /**
  * out (M, N) = activation(alpha · op(a) (M, K) · op(b) (K, N) + bias) + residual, after Goto and
  * van de Geijn (Anatomy of High-Performance Matrix Multiplication, 2008): a block of `a` is packed in
- * tiles of 6 rows and stays in the second-level cache, slices of 256 rows of a 16-column panel of `b`
+ * tiles of 5 rows and stays in the second-level cache, slices of 256 rows of a 16-column panel of `b`
  * stay in the first, sums gather in a strip of the block's height and are finished from there.
  *
  * Frozen f32 weights already lie in such panels and are read where they are; other forms of `b` are
@@ -9,7 +9,8 @@
  */
 import { loadUpTo, storeUpTo, transpose4x4 } from "./simd";
 import { gelu } from "./math";
-import { packTile, row, ROWS, tile } from "./tile";
+import { packTileColumns, packTileRows, row, ROWS, tileNarrow } from "./tile_narrow";
+import { tileWide } from "./tile_wide";
 import { F32, PLAIN } from "./formats";
 import { copyBlock, PANEL, panelBytes, unpackPanel } from "./weights";
 
@@ -38,7 +39,7 @@ function blockDepth(M: usize, K: usize, gathered: bool): usize {
 
 /** How many rows of `a` are packed at once. */
 function blockRows(M: usize, depth: usize): usize {
-  const rows = min<usize>(384, max<usize>(48, (BLOCK / depth / ROWS) * ROWS));
+  const rows = min<usize>(385, max<usize>(50, (BLOCK / depth / ROWS) * ROWS));
   return min(rows, ((M + ROWS - 1) / ROWS) * ROWS);
 }
 
@@ -66,13 +67,15 @@ export function matmulScratch(M: usize, N: usize, K: usize, gathered: bool): usi
 const ACCUMULATE: u32 = 1;
 /** Applies GELU. */
 const GELU: u32 = 2;
+/** Computes 16 columns at once: the same bits, sooner where the engine pairs vectors (tile_wide.ts). */
+const WIDE: u32 = 4;
 
 /**
  * @param kind `b`'s storage format, or PLAIN.
  * @param bias 0 for none.
  * @param residual 0 for none.
  * @param scratch As many bytes as {@linkcode matmulScratch} says, for this call alone.
- * @param rowBegin First row of out to compute; a multiple of 6.
+ * @param rowBegin First row of out to compute; a multiple of 5.
  * @param panelBegin First 16 columns of out to compute.
  */
 export function matmul(
@@ -125,7 +128,7 @@ export function matmul(
             else if (transposeB) sliceTransposed(b, kind, panelBytesB, N, panel, k, count, slice, square);
             else unpackPanel(kind, b + panel * panelBytesB, k, k + count, slice);
             if (M == 1) row(a + k * 4, p, count, strip, k == 0);
-            else tiles(block + (k - k0) * (ROWS * 4), (k1 - k0) * 4, p, count, rows, wide, strip, k == 0);
+            else tiles(block + (k - k0) * (ROWS * 4), (k1 - k0) * 4, p, count, rows, wide, strip, k == 0, flags);
           }
           if (k1 == K) finish(strip, i, rows, panel, N, out, alpha, flags, bias, residual);
         }
@@ -134,7 +137,7 @@ export function matmul(
   }
 }
 
-/** A strip's tiles: its rows, six by six, by the 16 columns of a slice, or by 8 if there are no more. */
+/** A strip's tiles: its rows, five by five, by the 16 columns of a slice, or by 8 if there are no more. */
 function tiles(
   a: usize,
   rowBytes: usize,
@@ -144,14 +147,20 @@ function tiles(
   wide: bool,
   strip: usize,
   first: bool,
+  flags: u32,
 ): void {
+  const atOnce = wide && (flags & WIDE) != 0;
   for (let r: usize = 0; r < rows; r += ROWS, a += rowBytes * ROWS, strip += 64 * ROWS) {
-    tile(a, ROWS * 4, slice, 64, count, strip, 64, first);
-    if (wide) tile(a, ROWS * 4, slice + 32, 64, count, strip + 32, 64, first);
+    if (atOnce) {
+      tileWide(a, slice, count, strip, first);
+    } else {
+      tileNarrow(a, slice, count, strip, first);
+      if (wide) tileNarrow(a, slice + 32, count, strip + 32, first);
+    }
   }
 }
 
-/** Packs op(a)'s rows i … i + rows − 1, columns k0 … k1 − 1, as `[rows/6][k1 − k0][6]`, filled with zeros. */
+/** Packs op(a)'s rows i … i + rows − 1, columns k0 … k1 − 1, as `[rows/5][k1 − k0][5]`, filled with zeros. */
 function packBlock(
   a: usize,
   transposed: bool,
@@ -167,25 +176,9 @@ function packBlock(
   for (const end = i + rows; i < end; i += ROWS, to += count * (ROWS * 4)) {
     const height = min(ROWS, end - i);
     if (transposed) {
-      packColumns(a + (k0 * M + i) * 4, M * 4, height, count, to);
+      packTileColumns(a + (k0 * M + i) * 4, M * 4, height, count, to);
     } else {
-      packTile(a + (i * K + k0) * 4, K * 4, height, count, to);
-    }
-  }
-}
-
-/** `[count][6]` out of count rows of six neighbouring floats. */
-function packColumns(from: usize, step: usize, height: usize, count: usize, to: usize): void {
-  if (height == ROWS) {
-    for (let k: usize = 0; k < count; k++, from += step, to += 24) {
-      v128.store(to, v128.load(from));
-      store<u64>(to, load<u64>(from, 16), 16);
-    }
-    return;
-  }
-  for (let k: usize = 0; k < count; k++, from += step, to += 24) {
-    for (let r: usize = 0; r < ROWS; r++) {
-      store<f32>(to + r * 4, r < height ? load<f32>(from + r * 4) : 0);
+      packTileRows(a + (i * K + k0) * 4, K * 4, height, count, to);
     }
   }
 }

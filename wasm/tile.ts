@@ -1,13 +1,9 @@
 /**
- * The inner loops of every matrix product: a tile of 6 rows by 8 columns in twelve accumulators, one
- * row by 16 columns for matrix-vector work. WebAssembly's engines have sixteen vector registers on
- * x86: six rows, two vectors of columns and one splat are what fits, and unrolling spills.
+ * The inner loops of attention: tiles of 6 rows by 8 columns in twelve accumulators. WebAssembly's engines have
+ * sixteen vector registers on x86: six rows, two vectors of columns and one splat are what fits, and unrolling
+ * spills. Tiles of 5 rows (tile_narrow.ts) are faster where four rows' factors lie together.
  *
- * Addresses are sums (`a + 4`), not immediate offsets (`load(a, 4)`): V8 compares every address with the
- * memory's size less the access's end, a bound that it computes anew for each different offset. One bound
- * for all took the tile from 44 to 49 GFLOP/s on a Zen 4 core, a pointer as the loop's counter to 51 (and
- * 58 is what it does without checks). Matters as long as Deno runs without V8's trap handler:
- * https://github.com/denoland/deno/issues/35658
+ * Addresses are sums (`a + 4`), not immediate offsets (`load(a, 4)`): see there.
  *
  * Every output is one chain of multiply-adds in the order of k, wherever the sum is cut and whichever
  * kernel computes it: a result depends neither on tiles, nor on threads, nor on the batch around it.
@@ -122,24 +118,6 @@ export function tileByRows(
   v128.store(out, c30), v128.store(out, c31, 16), out += outStep;
   v128.store(out, c40), v128.store(out, c41, 16), out += outStep;
   v128.store(out, c50), v128.store(out, c51, 16);
-}
-
-/** out (16) = Σ over k of a[k] · b[k][0 … 15] with both contiguous, or that added to it. */
-export function row(a: usize, b: usize, depth: usize, out: usize, first: bool): void {
-  let c0 = zero(), c1 = zero(), c2 = zero(), c3 = zero();
-  if (!first) {
-    c0 = v128.load(out), c1 = v128.load(out, 16), c2 = v128.load(out, 32), c3 = v128.load(out, 48);
-  }
-  const end = b + depth * 64;
-  while (b != end) {
-    const s = v128.load32_splat(a);
-    c0 = fma(s, v128.load(b), c0);
-    c1 = fma(s, v128.load(b + 16), c1);
-    c2 = fma(s, v128.load(b + 32), c2);
-    c3 = fma(s, v128.load(b + 48), c3);
-    a += 4, b += 64;
-  }
-  v128.store(out, c0), v128.store(out, c1, 16), v128.store(out, c2, 32), v128.store(out, c3, 48);
 }
 
 /** `[count][6]` out of six rows, `step` bytes apart; rows from `height` on are zero. */

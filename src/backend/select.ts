@@ -6,6 +6,7 @@
 import { WhetError } from "../errors.ts";
 import type { Backend } from "../tensor/backend.ts";
 import type { InstructionSet } from "./wasm/instance.ts";
+import type { TurboDescription } from "./wasm/turbo.ts";
 
 /** Which backend is wanted. */
 export type BackendName = "auto" | "webgpu" | "wasm";
@@ -36,6 +37,8 @@ export interface WasmDescription {
   description: string;
   /** The instruction set that is chosen by default; absent where the engine has no SIMD at all. */
   instructionSet?: InstructionSet;
+  /** Whether V8 computes matrix products with 256 bits: only if this process was started with its flags for that. */
+  turbo: TurboDescription;
   /** The most memory that it can use, in bytes. */
   maximumBytes: number;
 }
@@ -106,13 +109,19 @@ export async function createBackend(
  * @returns What was found, and what `auto` picks and why.
  */
 export async function describeBackends(): Promise<BackendDescriptions> {
-  const [{ supports }, { describe }] = await Promise.all([
+  const [{ supports }, { describe }, { cores }, { describeTurbo }] = await Promise.all([
     ...[import("./wasm/instance.ts"), import("./wasm/backend.ts")] as const,
+    ...[import("./wasm/pool.ts"), import("./wasm/turbo.ts")] as const,
   ]);
   const instructionSet = (["relaxed", "strict"] as const).find(supports);
+  const turbo = instructionSet
+    ? await describeTurbo(instructionSet, cores() > 1)
+    : { active: false, gain: 0 };
   const wasm: WasmDescription = {
-    description: instructionSet ? describe(instructionSet) : "WebAssembly without SIMD: cannot be used",
-    instructionSet,
+    description: instructionSet
+      ? describe(instructionSet, cores(), turbo.active)
+      : "WebAssembly without SIMD: cannot be used",
+    ...{ instructionSet, turbo },
     maximumBytes: 65536 * 65536,
   };
   const adapter = await findAdapter();

@@ -28,5 +28,11 @@ function describe({ auto, reason, webgpu, wasm }: BackendDescriptions): string {
     lines.push("webgpu  none");
   }
   lines.push(`wasm    ${wasm.description}; at most ${wasm.maximumBytes / 2 ** 30} GiB`);
+  if (wasm.instructionSet) {
+    const { active, gain } = wasm.turbo;
+    lines.push(
+      `        turbo: ${active ? "active" : "off"} (tiles for 256 bits run at ${gain} × the others' speed)`,
+    );
+  }
   return lines.join("\n");
 }

@@ -16,13 +16,15 @@ import { type Call, call } from "./dispatch.ts";
 import { compile, type InstructionSet } from "./instance.ts";
 import { canShare, cores, MOST_THREADS } from "./pool.ts";
 import { KINDS, PANEL, Store, type Threads } from "./store.ts";
+import { measure, trialBytes, Turbo, turboOf, WIDE } from "./turbo.ts";
 
 /** Rows that one call of the attention kernel takes. */
 const QUERIES = 64;
 /** Elements of a partial sum of squares. */
 const PART = 4096;
-/** Nanoseconds of a multiplication and addition in tiles of 6 rows. */
-const PRODUCT = 0.043;
+/** Nanoseconds of a multiplication and addition in tiles of 5 rows, 8 or 16 columns at once. */
+const PRODUCT = 0.04;
+const PRODUCT_WIDE = 0.02;
 /** The same of a single row, where all time goes into reading weights, by their storage format. */
 const PRODUCT_OF_ONE = [0.1, 0.35, 0, 0, 0.3];
 /** The same with 8- and 4-bit weights, of many rows and of one. */
@@ -62,10 +64,11 @@ export async function createWasmBackend(
   return await openWasmBackend(options);
 }
 
-/** {@linkcode createWasmBackend} with the pool's settings in reach, for tests and measurements. */
+/** {@linkcode createWasmBackend} with the pool's settings and the tiles in reach, for tests and measurements. */
 export async function openWasmBackend(
-  { instructionSet, threads: wanted, ...settings }: { instructionSet?: InstructionSet } & Partial<Threads> =
-    {},
+  { instructionSet, threads: wanted, wide, ...settings }:
+    & { instructionSet?: InstructionSet; wide?: boolean }
+    & Partial<Threads> = {},
 ): Promise<WasmBackend> {
   if (wanted !== undefined && !(Number.isInteger(wanted) && wanted >= 1 && wanted <= MOST_THREADS)) {
     throw new WhetError(
@@ -75,31 +78,37 @@ export async function openWasmBackend(
   }
   const threads = wanted === undefined ? cores() : canShare() ? wanted : 1;
   const { set, module } = await compile(instructionSet, threads > 1);
-  return new WasmBackend(module, set, { threads, ...settings });
+  const turbo = wide === undefined ? turboOf(module) : new Turbo(wide);
+  return new WasmBackend(module, set, { threads, ...settings }, turbo);
 }
 
-/** A build and a number of threads in words. */
-export function describe(set: InstructionSet, threads: number = cores()): string {
-  return `SIMD WebAssembly, ${set}, ${threads} thread${threads > 1 ? "s" : ""}`;
+/** A build, a number of threads and whether 256 bits are in use, in words. */
+export function describe(set: InstructionSet, threads: number, turbo: boolean): string {
+  return `SIMD WebAssembly, ${set}, ${threads} thread${threads > 1 ? "s" : ""}${
+    turbo ? ", 256-bit (turbo)" : ""
+  }`;
 }
 
 /** {@linkcode tensor.Backend} over one linear memory. */
 export class WasmBackend extends Store implements tensor.Backend {
   readonly name = "wasm";
   readonly #set: InstructionSet;
+  readonly #turbo: Turbo;
 
   /**
    * @param module A compiled build of the kernels.
    * @param set Which build it is.
    * @param threads How many threads.
+   * @param turbo Whether to compute products 16 columns at once.
    */
-  constructor(module: WebAssembly.Module, set: InstructionSet, threads: Threads) {
+  constructor(module: WebAssembly.Module, set: InstructionSet, threads: Threads, turbo = turboOf(module)) {
     super(module, threads);
     this.#set = set;
+    this.#turbo = turbo;
   }
 
   get description(): string {
-    return describe(this.#set, this.pool?.strength ?? 1);
+    return describe(this.#set, this.pool?.strength ?? 1, this.#turbo.active);
   }
 
   matmul(args: tensor.MatmulArgs): void {
@@ -128,26 +137,43 @@ export class WasmBackend extends Store implements tensor.Backend {
     }
     const kind = packed ? KINDS[b.format] : KINDS.plain;
     const gathered = packed && transposed;
+    const wide = M > 1 && this.#turbo.takes(M * N * K, () => this.#measure());
     const { scratch, stride } = this.scratch(this.call.matmulScratch(M, N, K, gathered) >>> 0);
     const product = {
-      ...{ M, N, K, multiple: 6, height: this.call.matmulRows(M, K, gathered) >>> 0 },
+      ...{ M, N, K, multiple: 5, height: this.call.matmulRows(M, K, gathered) >>> 0 },
       ...{ pack: M === 1 ? 0 : 0.4, bring: M === 1 ? 0 : (transposed ? GATHER : BRING)[kind] },
     };
-    const cost = M === 1 ? PRODUCT_OF_ONE[kind] : PRODUCT * Math.max(1, 6 / M);
+    const each = wide ? PRODUCT_WIDE : PRODUCT;
+    const cost = M === 1 ? PRODUCT_OF_ONE[kind] : each * Math.max(1, 5 / M);
     this.share(
       { kernel: "matmul", cost, stride, product },
       ...[this.at(args.a, "matmul: a"), transposeA] as const,
       packed ? this.alive(b.memory, "matmul: b").pointer : this.at(b, "matmul: b"),
       ...[kind, transposed] as const,
       this.at(args.out, "matmul: out"),
-      ...[M, N, K, alpha, ...this.#epilogue(args, M, N), scratch, 0, M, 0, Math.ceil(N / PANEL)] as const,
+      ...[
+        M,
+        N,
+        K,
+        alpha,
+        ...this.#epilogue(args, M, N, wide),
+        scratch,
+        0,
+        M,
+        0,
+        Math.ceil(N / PANEL),
+      ] as const,
     );
   }
 
+  #measure() {
+    return measure(this.kernels, this.memory.memory, this.memory.scratch(trialBytes(this.kernels)));
+  }
+
   /** What follows the sums: the kernels' flags, the bias's and the residual's address. */
-  #epilogue(args: tensor.MatmulArgs, M: number, N: number): [number, number, number] {
+  #epilogue(args: tensor.MatmulArgs, M: number, N: number, wide = false): [number, number, number] {
     return [
-      (args.accumulate ? 1 : 0) | (args.activation ? 2 : 0),
+      (args.accumulate ? 1 : 0) | (args.activation ? 2 : 0) | (wide ? WIDE : 0),
       this.at(args.bias, "matmul: bias", N),
       this.at(args.residual, "matmul: residual", M * N),
     ];
@@ -186,11 +212,11 @@ export class WasmBackend extends Store implements tensor.Backend {
       );
       weight.measured = true;
     }
-    const { scratch, stride } = this.scratch(this.call.roundedScratch(M, K) >>> 0, bytes);
+    const { scratch, stride } = this.scratch(this.call.roundedScratch(M, N) >>> 0, bytes);
     const activations = scratch - bytes;
     this.share({ kernel: "roundRows", cost: 0.5 * K }, ...[a, M, K, activations, 0, M] as const);
     const product = {
-      ...{ M, N, K, multiple: 4, height: this.call.roundedRows(M, K) >>> 0 },
+      ...{ M, N, K, multiple: 4, height: this.call.roundedRows(M) >>> 0 },
       ...{ pack: 0, bring: transposed ? 0.2 : 0.1 },
     };
     this.share(

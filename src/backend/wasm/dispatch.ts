@@ -25,7 +25,7 @@ const CUTS = {
   layerNorm: ["begin", 1],
   layerNormBackward: ["begin", 1],
   layerNormWeightGradient: ["begin", 16],
-  matmul: ["rowBegin", 6],
+  matmul: ["rowBegin", 5],
   matmulRounded: ["rowBegin", 4],
   measureRows: ["begin", 1],
   packPanels: ["begin", 1],

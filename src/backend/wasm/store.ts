@@ -102,11 +102,16 @@ export class Store implements Disposable {
     return this.#heap;
   }
 
+  /** The kernels. */
+  protected get kernels(): Kernels {
+    this.memory;
+    return this.#kernels!;
+  }
+
   /** The kernels, for one call of the interface, which is counted. */
   protected get call(): Kernels {
-    this.memory;
     this.#dispatches++;
-    return this.#kernels!;
+    return this.kernels;
   }
 
   /**
