@@ -371,7 +371,8 @@ export interface Backend extends Disposable {
   ): PackedMatrix;
   /**
    * Lays out what {@linkcode unpackStored} gave, on whatever backend: the numbers are the same again where both
-   * have the same scales (all but WASM, which rounds those that it did not choose itself).
+   * have the same scales (all but WASM, which rounds those that it did not choose itself). Nothing of `stored` is
+   * kept.
    *
    * @internal
    */

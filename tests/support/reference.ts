@@ -141,7 +141,7 @@ export class ReferenceBackend implements K.Backend {
   packStored(stored: StoredMatrix): PackedMatrix {
     const { rows, columns, format, axis } = stored;
     const block = this.#block(this.store.from(numbersOf(stored)));
-    block.stored = stored;
+    block.stored = structuredClone(stored);
     return new PackedMatrix(rows, columns, format, block, axis);
   }
 
