@@ -160,15 +160,20 @@ export function roundRow(a: usize, K: usize, to: usize): void {
   }
 }
 
-/** How many rows a call of {@linkcode matmulRounded} takes at once: their activations fit the second-level cache. */
-export function roundedRows(M: usize, K: usize): usize {
-  const rows = max<usize>(96, (327680 / padded(K)) & ~(ROWS - 1));
-  return min(rows, (M + ROWS - 1) & ~(ROWS - 1));
+/** How many rows a call of {@linkcode matmulRounded} takes at once: a block of their activations fits a cache. */
+export function roundedRows(M: usize): usize {
+  return min<usize>(256, (M + ROWS - 1) & ~(ROWS - 1));
+}
+
+/** How many panels' sums wait for the next block: a quarter of a megabyte. */
+function groupPanels(height: usize): usize {
+  return 262144 / (height * 64);
 }
 
 /** Bytes of scratch that a call of {@linkcode matmulRounded} needs. */
-export function roundedScratch(M: usize, K: usize): usize {
-  return BLOCK * PANEL * 2 + 1152 + roundedRows(M, K) * 64;
+export function roundedScratch(M: usize, N: usize): usize {
+  const height = roundedRows(M);
+  return BLOCK * PANEL * 2 + 1152 + min((N + PANEL - 1) / PANEL, groupPanels(height)) * height * 64;
 }
 
 /**
@@ -199,32 +204,40 @@ export function matmulRounded(
 ): void {
   const slice = scratch;
   const factors = slice + BLOCK * PANEL * 2;
-  const strip = factors + 1152;
+  const strips = factors + 1152;
   const depth = padded(K);
   const blocks = blocksOf(K);
   const scales = a + ((M + ROWS - 1) & ~(ROWS - 1)) * depth * 2;
-  const height = roundedRows(M, K);
+  const height = roundedRows(M);
+  const group = groupPanels(height);
   // Of the packed matrix, which the transposed product sees from its other side.
   const bytes = codesPanelBytes(kind, transposed ? N : K);
   const rowSteps = transposed ? b + ((K + PANEL - 1) / PANEL) * bytes : 0;
   for (let i = rowBegin; i < rowEnd; i += height) {
     const rows = min(height, rowEnd - i);
-    for (let panel = panelBegin; panel < panelEnd; panel++) {
+    for (let first = panelBegin; first < panelEnd; first += group) {
+      const last = min(panelEnd, first + group);
       for (let block: usize = 0; block < blocks; block++) {
         const k = block * BLOCK;
         const count = min(BLOCK, K - k);
-        if (transposed) sliceTransposed(b, kind, bytes, rowSteps, panel, k, count, slice, factors);
-        else sliceBlocks(b + panel * bytes, kind, k, count, slice);
         const half = ((count + 15) & ~15) * PANEL;
-        for (let r: usize = 0; r < rows; r += ROWS) {
-          const x = a + ((i + r) * depth + k * ROWS) * 2;
-          const s = scales + ((i + r) * blocks + block) * 4;
-          tile(x, slice, (count + 1) / 2, s, blocks * 4, strip + r * 64, block == 0);
-          tile(x, slice + half, (count + 1) / 2, s, blocks * 4, strip + r * 64 + 32, block == 0);
+        for (let panel = first; panel < last; panel++) {
+          if (transposed) sliceTransposed(b, kind, bytes, rowSteps, panel, k, count, slice, factors);
+          else sliceBlocks(b + panel * bytes, kind, k, count, slice);
+          const strip = strips + (panel - first) * height * 64;
+          for (let r: usize = 0; r < rows; r += ROWS) {
+            const x = a + ((i + r) * depth + k * ROWS) * 2;
+            const s = scales + ((i + r) * blocks + block) * 4;
+            tile(x, slice, (count + 1) / 2, s, blocks * 4, strip + r * 64, block == 0);
+            tile(x, slice + half, (count + 1) / 2, s, blocks * 4, strip + r * 64 + 32, block == 0);
+          }
         }
       }
-      scaleColumns(strip, rows, transposed ? rowSteps + panel * 64 : b + panel * bytes);
-      finish(strip, i, rows, panel, N, out, alpha, flags, bias, residual);
+      for (let panel = first; panel < last; panel++) {
+        const strip = strips + (panel - first) * height * 64;
+        scaleColumns(strip, rows, transposed ? rowSteps + panel * 64 : b + panel * bytes);
+        finish(strip, i, rows, panel, N, out, alpha, flags, bias, residual);
+      }
     }
   }
 }
