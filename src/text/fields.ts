@@ -71,15 +71,17 @@ export function array(value: unknown, place: string): unknown[] {
  * @param stage The stage.
  * @param listName The name of a sequence's list: `normalizers`, `pretokenizers` and so on.
  * @param place Its name, for errors.
+ * @param depth How many sequences it lies in.
  * @returns The steps in order.
- * @throws {WhetError} `format` where one is no object.
+ * @throws {WhetError} `format` where one is no object, or lies in more than 16 sequences.
  */
-export function steps(stage: unknown, listName: string, place: string): Json[] {
+export function steps(stage: unknown, listName: string, place: string, depth = 0): Json[] {
   if (stage === null || stage === undefined) return [];
   const step = object(stage, place);
   if (step.type !== "Sequence") return [step];
+  if (depth === 16) throw expected("at most 16 sequences in each other", "more", place);
   return array(step[listName], `${place}.${listName}`)
-    .flatMap((inner, i) => steps(inner, listName, `${place}.${listName}[${i}]`));
+    .flatMap((inner, i) => steps(inner, listName, `${place}.${listName}[${i}]`, depth + 1));
 }
 
 /**

@@ -20,6 +20,9 @@ import { WhetError } from "../errors.ts";
 /** Clusters of at least so many UTF-8 bytes are taken character by character. */
 const LONG_CLUSTER = 6;
 
+/** Text whose clusters are single characters, and CR LF. */
+const ASCII = /^[\0-\x7f]*$/;
+
 /** The replacements of characters and clusters. */
 export class Charsmap {
   /** The trie's units. */
@@ -66,19 +69,20 @@ export class Charsmap {
       result += text.slice(copied, start) + replacement;
       copied = end;
     };
-    const n = text.length;
-    for (let start = 0, end; start < n; start = end) {
-      end = start + 1;
-      while (end < n && !surelyBreaks(text.charCodeAt(end - 1), text.charCodeAt(end))) end++;
-      const code = text.charCodeAt(start);
-      if (end === start + 1 && code < 128) {
-        const replacement = this.#ascii[code];
-        if (replacement !== undefined) put(start, end, replacement);
-      } else {
-        this.#segmenter ??= new Intl.Segmenter("und", { granularity: "grapheme" });
-        for (const { index, segment } of this.#segmenter.segment(text.slice(start, end))) {
-          this.#cluster(text, start + index, start + index + segment.length, put);
+    if (ASCII.test(text)) {
+      for (let start = 0, end; start < text.length; start = end) {
+        end = start + (text.startsWith("\r\n", start) ? 2 : 1);
+        if (end > start + 1) {
+          this.#cluster(text, start, end, put);
+          continue;
         }
+        const replacement = this.#ascii[text.charCodeAt(start)];
+        if (replacement !== undefined) put(start, end, replacement);
+      }
+    } else {
+      this.#segmenter ??= new Intl.Segmenter("und", { granularity: "grapheme" });
+      for (const { index, segment } of this.#segmenter.segment(text)) {
+        this.#cluster(text, index, index + segment.length, put);
       }
     }
     return copied === 0 ? text : result + text.slice(copied);
@@ -149,11 +153,6 @@ export class Charsmap {
 
 function offsetOf(unit: number): number {
   return (unit >>> 10) << ((unit & 0x200) >>> 6);
-}
-
-/** Whether a cluster surely ends between two UTF-16 units: between ASCII characters other than CR LF. */
-function surelyBreaks(before: number, after: number): boolean {
-  return before < 128 && after < 128 && !(before === 0x0d && after === 0x0a);
 }
 
 function isLong(text: string, start: number, end: number): boolean {
