@@ -11,8 +11,11 @@ import type { Normalizer } from "./unigram_normalize.ts";
 export interface Metaspace {
   /** The character that stands for a space: `▁`. */
   replacement: string;
-  /** Where one is put before text that does not begin with one: every stretch between added tokens, only
-   * where a text begins, or nowhere. */
+  /**
+   * Where one is put before text that does not begin with one: every stretch between added tokens, only
+   * where a text begins, or nowhere. (The `tokenizers` library's "first" leaves a text without one where
+   * normalization has cut its beginning off; here it gets one.)
+   */
   prepend: "always" | "first" | "never";
   /** Whether a text is cut before each of them, so that no piece reaches over one. */
   split: boolean;
@@ -72,6 +75,9 @@ const MAX_ID = 2 ** 31;
  */
 export function checkUnigram(parts: UnigramParts, places: UnigramPlaces): void {
   const { pieces, scores, unknown, added, template } = parts;
+  if (pieces.length === 0) {
+    throw new WhetError("format", `${places.piece(0)} is not there; a vocabulary without pieces is none`);
+  }
   const ids = new Map<string, number>();
   pieces.forEach((piece, i) => {
     const wrong = piece === ""
