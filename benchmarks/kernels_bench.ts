@@ -1,5 +1,5 @@
 /**
- * `deno task bench`: times of the kernels and of the work that they are for, on this machine.
+ * `deno task bench:kernels`: times of the kernels and of the work that they are for, on this machine.
  *
  * @module
  */

@@ -1,0 +1,14 @@
+/**
+ * onnxruntime-web on WebAssembly: the matrix product.
+ *
+ * @module
+ */
+import { serve } from "../harness/serve.ts";
+import { onnxMatmul } from "./onnx_matmul.ts";
+import { nameOf, specifier } from "./packages.ts";
+
+await serve(async (job) => {
+  const { default: ort } = await import(specifier("onnxruntime-web"));
+  ort.env.wasm.numThreads = job.threads;
+  return await onnxMatmul(ort, job, nameOf("onnxruntime-web"));
+});
