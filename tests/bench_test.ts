@@ -71,11 +71,15 @@ function rows(works: WorkRecord[]): string[][] {
 Deno.test("the table has figures, spread, ratio and target, or the reason why a figure is missing", () => {
   assertEquals(rows([record()]), [
     ["speed (tokens/s)", "Whet", "150", "140 – 160", "other", "100", "90.0 – 101", "1.50 ×", "≥ 1.6 × ✗"],
-    ["", "Whet", "150", "140 – 160", "broken", "failed: no \\| luck", "", "—", "≥ 2 ×"],
-    ["", "Whet", "150", "140 – 160", "missing", "left out: no Python", "", "—", ""],
+    ["", "Whet", "150", "140 – 160", "broken", "failed", "", "—", "≥ 2 ×"],
+    ["", "Whet", "150", "140 – 160", "missing", "left out", "", "—", ""],
     ["", "Whet", "150", "140 – 160", "nobody", "not run", "", "—", ""],
   ]);
   const text = render({ machine, works: [record()] });
+  assertStringIncludes(
+    text,
+    "\n- speed, broken failed: no \\| luck\n- speed, missing is left out: no Python\n",
+  );
   assertStringIncludes(text, "Medians of 5 runs each, 2026-01-02");
   assertStringIncludes(text, "Measured: PEFT 3, Torch 2, Whet 1.");
 });

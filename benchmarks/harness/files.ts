@@ -98,6 +98,7 @@ export class Files implements AsyncDisposable {
       const script = new URL("../models/make.ts", import.meta.url).href;
       const { success, stderr } = await new Deno.Command(Deno.execPath(), {
         args: ["run", "-A", "--quiet", script, ...args(path)],
+        env: { NO_COLOR: "1" },
         stderr: "piped",
       }).output();
       if (success) return path;

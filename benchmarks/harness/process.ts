@@ -34,10 +34,11 @@ export class Peer implements AsyncDisposable {
   readonly #complained: Promise<void>;
 
   /** @param options What to start. */
-  constructor({ command, args, ...rest }: ProcessOptions) {
+  constructor({ command, args, env, ...rest }: ProcessOptions) {
     this.#process = new Deno.Command(command, {
       args: [...args],
       ...rest,
+      env: { NO_COLOR: "1", ...env },
       stdin: "piped",
       stdout: "piped",
       stderr: "piped",

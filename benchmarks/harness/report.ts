@@ -92,6 +92,12 @@ export function render({ machine, works }: BenchRecord): string {
   );
   const quick = works.filter((work) => work.quick).map(({ name }) => name);
   const spans = new Set(works.map(({ runs, date }) => `${runs} runs each, ${date}`));
+  const missing = works.flatMap(({ name, results }) =>
+    results.flatMap(({ name: who, failed, absent }) => {
+      if (failed !== undefined) return [`- ${name}, ${who} failed: ${escape(failed)}`];
+      return absent === undefined ? [] : [`- ${name}, ${who} is left out: ${escape(absent)}`];
+    })
+  );
   const table = [HEAD, HEAD.map(() => ""), ...works.flatMap(lines)];
   return [
     `${cpu}, ${cores} cores, ${memory} GiB, ${system}; Deno ${deno}, V8 ${v8}${
@@ -105,6 +111,7 @@ export function render({ machine, works }: BenchRecord): string {
       ]
       : []),
     layout(table),
+    ...(missing.length > 0 ? [missing.join("\n")] : []),
     ...(works.some(({ results }) => results.some(({ earlier }) => earlier))
       ? ["† measured in an earlier run on the same machine."]
       : []),
@@ -150,8 +157,8 @@ function lines(work: WorkRecord): string[][] {
 
 function cells(result: WorkRecord["results"][number] | undefined): [string, string] {
   if (!result) return ["not run", ""];
-  if (result.failed !== undefined) return [`failed: ${escape(result.failed)}`, ""];
-  if (result.absent !== undefined) return [`left out: ${escape(result.absent)}`, ""];
+  if (result.failed !== undefined) return ["failed", ""];
+  if (result.absent !== undefined) return ["left out", ""];
   const { value, low, high, earlier } = result;
   return [figure(value!) + (earlier ? " †" : ""), `${figure(low!)} – ${figure(high!)}`];
 }
@@ -176,8 +183,9 @@ function figure(value: number): string {
   return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3);
 }
 
+/** Text that Markdown leaves as it is. */
 function escape(text: string): string {
-  return text.replaceAll("|", "\\|");
+  return text.replaceAll(/[\\`*_<>|[\]]/g, "\\$&");
 }
 
 /** A Markdown table whose columns stand under each other, to be read as it is too. */

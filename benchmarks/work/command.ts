@@ -76,6 +76,7 @@ function ofWhet(
           ...["run", "-A", program, "generate", "--model", model, "--weights", weights, "--backend", "wasm"],
           ...["--threads", `${threads}`, "--temperature", "0", "--prompt", PROMPT, ...flags],
         ],
+        env: { NO_COLOR: "1" },
         stdout: "piped",
         stderr: "piped",
       });

@@ -15,11 +15,13 @@ const TOLERANCE = 1e-3;
 /** The product on several threads. */
 export function matmul({ threads }: Context): Work {
   return product("matmul", threads, {
-    "jax-js": "jax.ts",
-    "onnxruntime-web": "onnxruntime_web.ts",
-    "onnxruntime-node (native)": "onnxruntime_node.ts",
+    "jax-js": ["jax.ts"],
+    "jax-js, B transposed": ["jax.ts", { transposed: true }],
+    "onnxruntime-web": ["onnxruntime_web.ts"],
+    "onnxruntime-node (native)": ["onnxruntime_node.ts"],
   }, [
     { whet: "Whet f32", beside: "jax-js", target: 1.6 },
+    { whet: "Whet f32", beside: "jax-js, B transposed", target: 1.6 },
     { whet: "Whet f32", beside: "onnxruntime-web", target: 1.6 },
     { whet: "Whet f32", beside: "onnxruntime-node (native)" },
   ]);
@@ -27,7 +29,7 @@ export function matmul({ threads }: Context): Work {
 
 /** The product on one thread. */
 export function matmulSingle(): Work {
-  return product("matmul-1", 1, { "tfjs-wasm": "tfjs.ts" }, [
+  return product("matmul-1", 1, { "tfjs-wasm": ["tfjs.ts"] }, [
     { whet: "Whet f32", beside: "tfjs-wasm", target: 1.25 },
   ]);
 }
@@ -35,7 +37,7 @@ export function matmulSingle(): Work {
 function product(
   name: string,
   threads: number,
-  files: Record<string, string>,
+  peers: Record<string, [file: string, settings?: Record<string, unknown>]>,
   comparisons: readonly Comparison[],
 ): Work {
   const { M, K, N } = MATMUL;
@@ -48,8 +50,8 @@ function product(
     better: "more",
     contestants: [
       { name: "Whet f32", open: (context) => whet(context, job) },
-      ...Object.entries(files).map(([name, file]): Contestant => (
-        { name, open: (context) => npm(context, file, job) }
+      ...Object.entries(peers).map(([name, [file, settings]]): Contestant => (
+        { name, open: (context) => npm(context, file, { ...job, ...settings }) }
       )),
     ],
     comparisons,
