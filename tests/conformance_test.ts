@@ -216,6 +216,37 @@ for (const candidate of await candidates()) {
     assertEquals([...await backend.read(dWpe)], [1e8, 1, 1, 1e8, 5, 6, -1e8, -1e8]);
   });
 
+  test("a cache of halves keeps the nearest one, of what is too large for one the largest", async (backend) => {
+    const given = [
+      65504,
+      65519,
+      65520,
+      3e38,
+      -65521,
+      -1e9,
+      1 + 2 ** -11,
+      1 + 3 * 2 ** -11,
+      -0.1,
+      2 ** -14 - 2 ** -26,
+    ];
+    const kept = [65504, 65504, 65504, 65504, -65504, -65504, 1, 1 + 2 ** -9, -0.0999755859375, 2 ** -14];
+    const C = given.length + 1; // odd: the last half has a word to itself
+    const qkv = new Float32Array(3 * C).fill(7);
+    qkv.set(given, 2 * C);
+    const out = backend.allocate([1, C]);
+    backend.cachedAttention({
+      qkv: backend.upload(qkv, [1, 3 * C]),
+      keys: backend.allocate([2, 3, C], "f16"),
+      values: backend.allocate([2, 3, C], "f16"),
+      slots: backend.upload(Uint32Array.of(1)),
+      positions: backend.upload(Uint32Array.of(0)),
+      out,
+      heads: 1,
+      scale: 1,
+    });
+    assertEquals([...await backend.read(out)], [...kept, 7].map(Math.fround));
+  });
+
   test("what is not a number is passed on, not hidden", async (backend) => {
     const logits = backend.upload(Float32Array.of(1, NaN, 3, 1, 2, 3), [2, 3]);
     const targets = backend.upload(Uint32Array.of(0, 2));

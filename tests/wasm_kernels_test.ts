@@ -53,46 +53,126 @@ for (const instructionSet of SETS) {
     }
   });
 
-  test("attention through a cache, token by token or in pieces, has the bits of the whole sequence", async (backend) => {
-    for (const [T, H, D] of [[131, 2, 64], [60, 3, 20], [50, 1, 7]]) {
-      const C = H * D;
-      const content = numbers(T * 3 * C, 3).map((x) => 3 * x);
-      const scale = 1 / Math.sqrt(D);
-      const whole = backend.allocate([T, C]);
-      backend.attention({
-        qkv: backend.upload(content, [T, 3 * C]),
-        starts: backend.upload(new Uint32Array(T)),
-        out: whole,
-        logSumExp: backend.allocate([T, H]),
-        heads: H,
-        scale,
-      });
-      const expected = await backend.read(whole);
-      for (const piece of [1, 9, 64]) {
-        const [keys, values] = [0, 1].map(() =>
-          backend.upload(new Float32Array(2 * T * C).fill(NaN), [2, T, C])
-        );
-        for (let t = 0; t < T; t += piece) {
-          const n = Math.min(piece, T - t);
-          const out = backend.allocate([n, C]);
-          backend.cachedAttention({
-            qkv: backend.upload(content.subarray(t * 3 * C, (t + n) * 3 * C), [n, 3 * C]),
-            keys,
-            values,
-            slots: backend.upload(new Uint32Array(n).fill(1)),
-            positions: backend.upload(Uint32Array.from({ length: n }, (_, i) => t + i)),
-            out,
-            heads: H,
-            scale,
+  test("one row and a few times halves have the bits of the same numbers in f32, however large or odd", async (backend) => {
+    const [K, N] = [301, 35];
+    const activations: Record<string, Float32Array> = {
+      "usual": numbers(4 * K, 1),
+      "tiny": numbers(4 * K, 2).map((x) => x * 2 ** -140),
+      "below 2¹⁶": numbers(4 * K, 3).map((x) => x * 65535.99),
+      "from 2¹⁶ on": numbers(4 * K, 4).map((x, i) => i === 3 * K + 7 ? -65536 : x * 65535.99),
+      "huge": numbers(4 * K, 5).map((x) => x * 3e38),
+      "not finite": numbers(4 * K, 6).map((x, i) => i === 5 ? Infinity : i === K + 9 ? NaN : x),
+    };
+    const weights: Record<string, Float32Array> = {
+      "usual": numbers(K * N, 7),
+      "subnormal": numbers(K * N, 8).map((x) => x * 2 ** -14),
+      "large": numbers(K * N, 9).map((x) => x * 65504),
+      "zeros": numbers(K * N, 10).map((x, i) => i % 3 ? 0 : i % 2 ? -0 : x),
+      // Column 3 is in the first panel of three, 34 in the last.
+      "not finite": numbers(K * N, 11).map((x, i) =>
+        i === 40 * N + 3 ? -Infinity : i === 300 * N + 34 ? NaN : x
+      ),
+    };
+    for (const [size, content] of Object.entries(weights)) {
+      const halves = backend.pack(content, K, N, "f16");
+      const floats = backend.pack(await backend.unpack(halves), K, N, "f32");
+      for (const [name, a] of Object.entries(activations)) {
+        for (const M of [1, 2, 3, 4]) {
+          const left = backend.upload(a.subarray(0, M * K), [M, K]);
+          const [one, other] = [halves, floats].map((b) => {
+            const out = backend.allocate([M, N]);
+            backend.matmul({ a: left, b, out });
+            return backend.read(out);
           });
-          assertEquals(
-            await backend.read(out),
-            expected.slice(t * C, (t + n) * C),
-            `D ${D}, pieces of ${piece}`,
-          );
+          assertEquals(await one, await other, `${name} times ${size}, ${M} rows`);
         }
       }
     }
+  });
+
+  test("attention through a cache, token by token or in pieces, has the bits of the whole sequence", async (backend) => {
+    for (const [T, H, D] of [[131, 2, 64], [60, 3, 20], [50, 1, 7]]) {
+      const C = H * D;
+      for (const dtype of ["f32", "f16"] as const) {
+        for (const odd of dtype === "f16" ? [false, true] : [false]) {
+          const content = numbers(T * 3 * C, 3).map((x) => 3 * x);
+          // Queries and keys that halves do not hold, sums that overflow, and what is no number.
+          const at = (t: number, what: number, d: number) => (t * 3 + what) * C + d;
+          if (odd) {
+            content[at(40, 0, 1)] = -1e6;
+            content[at(3, 1, 2)] = 1e5;
+            content[at(20, 2, 3)] = -1e30;
+            content[at(21, 1, 4)] = 1e-6;
+            content[at(48, 2, 5)] = Infinity;
+            content[at(49, 1, 6)] = NaN;
+          }
+          const scale = 1 / Math.sqrt(D);
+          const through = async (...pieces: number[]) => {
+            const shape = [2, T, C];
+            const cache = { keys: backend.allocate(shape, dtype), values: backend.allocate(shape, dtype) };
+            const rows: number[] = [];
+            for (let t = 0, i = 0; t < T; t += pieces[i++ % pieces.length]) {
+              const n = Math.min(pieces[i % pieces.length], T - t);
+              const out = backend.allocate([n, C]);
+              backend.cachedAttention({
+                ...cache,
+                qkv: backend.upload(content.subarray(t * 3 * C, (t + n) * 3 * C), [n, 3 * C]),
+                slots: backend.upload(new Uint32Array(n).fill(1)),
+                positions: backend.upload(Uint32Array.from({ length: n }, (_, i) => t + i)),
+                out,
+                heads: H,
+                scale,
+              });
+              rows.push(...await backend.read(out));
+            }
+            return rows;
+          };
+          const whole = backend.allocate([T, C]);
+          backend.attention({
+            qkv: backend.upload(content, [T, 3 * C]),
+            starts: backend.upload(new Uint32Array(T)),
+            out: whole,
+            logSumExp: backend.allocate([T, H]),
+            heads: H,
+            scale,
+          });
+          const one = await through(1);
+          if (dtype === "f32") assertEquals(one, [...await backend.read(whole)], `D ${D}`);
+          if (odd) {
+            assert(one.slice(0, 48 * C).every(Number.isFinite) && !Number.isFinite(one[48 * C + 5]));
+          }
+          for (const pieces of [[3], [9, 1], [64], [T]]) {
+            // An infinite value hides from no row of its block that it is beyond it: there 0 · ∞ is not 0.
+            const upTo = odd && pieces[0] > 3 ? 40 * C : T * C;
+            assertEquals(
+              (await through(...pieces)).slice(0, upTo),
+              one.slice(0, upTo),
+              `${dtype}, D ${D}, ${pieces}`,
+            );
+          }
+        }
+      }
+    }
+  });
+
+  test("a cache of halves takes half the memory; infinities and NaN stay in it", async (backend) => {
+    const before = backend.stats().allocatedBytes;
+    const cache = { keys: backend.allocate([1, 3, 64], "f16"), values: backend.allocate([1, 3, 64], "f16") };
+    assertEquals(backend.stats().allocatedBytes - before, 2 * 3 * 64 * 2);
+    const qkv = new Float32Array(3 * 64);
+    qkv.set([Infinity, 3e38, -Infinity, NaN, 0, 2 ** -24], 128);
+    const out = backend.allocate([1, 64]);
+    const where = { slots: backend.upload(Uint32Array.of(0)), positions: backend.upload(Uint32Array.of(0)) };
+    backend.cachedAttention({
+      qkv: backend.upload(qkv, [1, 192]),
+      ...cache,
+      ...where,
+      out,
+      heads: 1,
+      scale: 1,
+    });
+    const kept = [...(await backend.read(out)).subarray(0, 6)];
+    assertEquals(kept, [Infinity, 65504, -Infinity, NaN, 0, 2 ** -24]);
   });
 
   test("a sequence's attention and its gradients do not depend on its neighbours in the batch", async (backend) => {
@@ -193,7 +273,11 @@ for (const instructionSet of SETS) {
       const matrix = backend.pack(numbers(rows * columns), rows, columns, format);
       backend.matmul({ a: x, b: matrix, out });
       const steps = format === "q8" || format === "q4" ? (rows + columns) * 4 : 0;
-      assertEquals(backend.stats().allocatedBytes - before, rows * columns * bits[format] / 8 + steps, format);
+      assertEquals(
+        backend.stats().allocatedBytes - before,
+        rows * columns * bits[format] / 8 + steps,
+        format,
+      );
       backend.free(matrix);
       assertEquals(backend.stats().allocatedBytes, before);
       await backend.read(out);
@@ -303,6 +387,28 @@ for (const instructionSet of SETS) {
           values: f32(1, 4, 2),
           slots: u32(0),
           positions: u32(4),
+          out: f32(1, 2),
+          heads: 1,
+          scale: 1,
+        })],
+      ["option", /keys and values are f32 or f16/, () =>
+        backend.cachedAttention({
+          qkv: f32(1, 6),
+          keys: backend.upload(new Uint32Array(8), [1, 4, 2]),
+          values: f32(1, 4, 2),
+          slots: u32(0),
+          positions: u32(0),
+          out: f32(1, 2),
+          heads: 1,
+          scale: 1,
+        })],
+      ["option", /values: expected f16, got f32/, () =>
+        backend.cachedAttention({
+          qkv: f32(1, 6),
+          keys: backend.allocate([1, 4, 2], "f16"),
+          values: f32(1, 4, 2),
+          slots: u32(0),
+          positions: u32(0),
           out: f32(1, 2),
           heads: 1,
           scale: 1,

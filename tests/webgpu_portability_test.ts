@@ -47,6 +47,8 @@ function everything(backend: Backend): void {
   backend.attentionBackward({ ...forward, ends, dOut: tensor(T, C), dQkv: tensor(T, 3 * C) });
   const cache = { keys: tensor(1, 8, C), values: tensor(1, 8, C), slots: starts, positions: rows(0, 1, 2) };
   backend.cachedAttention({ qkv: tensor(T, 3 * C), ...cache, out: tensor(T, C), ...head });
+  const [keys, values] = [0, 1].map(() => backend.allocate([1, 8, C], "f16"));
+  backend.cachedAttention({ qkv: tensor(T, 3 * C), ...cache, keys, values, out: tensor(T, C), ...head });
   backend.crossEntropy({ logits: tensor(T, V), targets: tokens, loss: tensor(T), gradientScale: 1 });
   backend.gather({ x, rows: rows(2, 0), out: tensor(2, C) });
   backend.scatterAdd({ dOut: tensor(2, C), rows: rows(2, 0), dX: x });

@@ -2,23 +2,33 @@
  * Attention's gradient, after FlashAttention: probabilities are recomputed tile by tile from the
  * queries, the keys and the log-sum-exp of the forward pass. One call does one head of one sequence,
  * in one fixed order: dK and dV gather over the queries of a tile of keys, dQ over the tiles.
+ *
+ * Queries lie in lanes as in the forward pass, so that dQ, a sum over keys, comes of (keys, 16) panels of dS as
+ * they are; dK and dV, sums over queries, take these panels turned, five keys at a time.
  */
-import { fma, storeUpTo, sumLanes, zero } from "./simd";
+import { packColumns, packKeys } from "./attention";
+import { fives, KEYS, LANES, multiply, packLanes, ROW, seenBy, sees, unpackLanes } from "./attention_block";
 import { exp } from "./math";
-import { packTile, ROWS, tile, tileByRows } from "./tile";
-import { KEYS, packLanes, QUERIES, sixes, unpackLanes } from "./attention";
+import { fma, loadUpTo, storeUpTo, sumLanes, zero } from "./simd";
+import { packTileRows, ROWS } from "./tile_narrow";
 
-/** D rounded up to two vectors. */
+/** Queries whose turned panels wait for dK and dV. */
 // @ts-ignore: decorator
 @inline
-function eights(D: usize): usize {
-  return (D + 7) & ~7;
+const BATCH: usize = 64;
+
+/** Rounded up to panels. */
+// @ts-ignore: decorator
+@inline
+function sixteens(n: usize): usize {
+  return (n + LANES - 1) & ~(LANES - 1);
 }
 
 /** Bytes of scratch for a sequence of so many rows. */
 export function attentionBackwardScratch(rows: usize, D: usize): usize {
-  const padded = ((rows + QUERIES - 1) / QUERIES) * QUERIES;
-  return (padded * (2 * D + sixes(D) + 2) + 2 * KEYS * (D + QUERIES + eights(D))) * 4;
+  const padded = sixteens(rows);
+  const D16 = sixteens(D);
+  return (padded * (2 * D + 2 * D16 + fives(D) + 2) + KEYS * (2 * D + fives(D) + 2 * LANES + 2 * BATCH + 2 * D16)) * 4;
 }
 
 /**
@@ -27,6 +37,7 @@ export function attentionBackwardScratch(rows: usize, D: usize): usize {
  * @param qkv (rows, 3C), and dQkv like it.
  * @param out (rows, C), and dOut like it.
  * @param logSumExp (rows, H)
+ * @param wide Whether to compute products 16 columns at once.
  */
 export function attentionBackward(
   qkv: usize,
@@ -38,6 +49,7 @@ export function attentionBackward(
   H: usize,
   D: usize,
   scale: f32,
+  wide: bool,
   headBegin: usize,
   headEnd: usize,
   scratch: usize,
@@ -45,20 +57,25 @@ export function attentionBackward(
   const C = H * D;
   const step = C * 12;
   const outStep = C * 4;
-  const D6 = sixes(D);
-  const D8 = eights(D);
-  const padded = ((rows + QUERIES - 1) / QUERIES) * QUERIES;
-  const packedQ = scratch; // (panels, D, 8 queries), scaled
-  const packedG = packedQ + padded * D * 4; // (panels, D, 8 queries) of dOut
-  const dQ = packedG + padded * D * 4; // (panels, D6, 8 queries)
-  const sums = dQ + padded * D6 * 4; // (padded) log-sum-exp
+  const D5 = fives(D);
+  const D16 = sixteens(D);
+  const padded = sixteens(rows);
+  const lanesQ = scratch; // (panels, D, 16 queries), scaled
+  const lanesG = lanesQ + padded * D * 4; // (panels, D, 16 queries) of dOut
+  const rowsQ = lanesG + padded * D * 4; // (D16 / 16, padded, 16)
+  const rowsG = rowsQ + padded * D16 * 4; // (D16 / 16, padded, 16) of dOut
+  const dQ = rowsG + padded * D16 * 4; // (panels, D5, 16 queries)
+  const sums = dQ + padded * D5 * 4; // (padded) log-sum-exp
   const products = sums + padded * 4; // (padded) out · dOut
-  const packedK = products + padded * 4; // (8 tiles, D, 6 keys)
-  const packedV = packedK + KEYS * D * 4; // (8 tiles, D, 6 keys)
-  const P = packedV + KEYS * D * 4; // (48 keys, 64 queries)
-  const dS = P + KEYS * QUERIES * 4; // (48 keys, 64 queries)
-  const dK = dS + KEYS * QUERIES * 4; // (48 keys, D8)
-  const dV = dK + KEYS * D8 * 4; // (48 keys, D8)
+  const packedK = products + padded * 4; // (16, D, 5 keys)
+  const packedV = packedK + KEYS * D * 4; // (16, D, 5 keys)
+  const columnsK = packedV + KEYS * D * 4; // (D5 / 5, 80 keys, 5)
+  const P = columnsK + KEYS * D5 * 4; // (80 keys, 16 queries)
+  const dS = P + KEYS * ROW; // (80 keys, 16 queries)
+  const turnedP = dS + KEYS * ROW; // (16, 64 queries, 5 keys)
+  const turnedS = turnedP + KEYS * BATCH * 4; // (16, 64 queries, 5 keys)
+  const dK = turnedS + KEYS * BATCH * 4; // (D16 / 16, 80 keys, 16)
+  const dV = dK + KEYS * D16 * 4; // (D16 / 16, 80 keys, 16)
 
   for (let h = headBegin; h < headEnd; h++) {
     const queries = qkv + h * D * 4;
@@ -67,12 +84,14 @@ export function attentionBackward(
     const gradients = dOut + h * D * 4;
     const results = out + h * D * 4;
 
-    memory.fill(dQ, 0, padded * D6 * 4);
-    for (let q: usize = 0; q < rows; q += 8) {
-      const lanes = min<usize>(8, rows - q);
-      packLanes(queries + q * step, step, lanes, D, scale, packedQ + q * D * 4);
-      packLanes(gradients + q * outStep, outStep, lanes, D, 1, packedG + q * D * 4);
+    for (let q: usize = 0; q < rows; q += LANES) {
+      const lanes = min(LANES, rows - q);
+      packLanes(queries + q * step, step, lanes, D, scale, lanesQ + q * D * 4);
+      packLanes(gradients + q * outStep, outStep, lanes, D, 1, lanesG + q * D * 4);
     }
+    packPanels(queries, step, rows, D, padded, rowsQ);
+    packPanels(gradients, outStep, rows, D, padded, rowsG);
+    clear(dQ, padded * D5);
     for (let q: usize = 0; q < padded; q++) {
       const real = q < rows;
       store<f32>(sums + q * 4, real ? load<f32>(logSumExp + (q * H + h) * 4) : 0);
@@ -81,51 +100,84 @@ export function attentionBackward(
 
     for (let key: usize = 0; key < rows; key += KEYS) {
       const here = min(KEYS, rows - key);
-      for (let r: usize = 0; r < here; r += ROWS) {
-        const height = min(ROWS, here - r);
-        packTile(keys + (key + r) * step, step, height, D, packedK + r * D * 4);
-        packTile(values + (key + r) * step, step, height, D, packedV + r * D * 4);
-      }
-      memory.fill(dK, 0, 2 * KEYS * D8 * 4);
-      // The first panel of queries that sees the tile's first key, then block by block.
-      for (let q0 = key & ~7; q0 < rows;) {
-        const q1 = min(rows, (q0 & ~(QUERIES - 1)) + QUERIES);
-        for (let q = q0; q < q1; q += 8) {
-          const lanes = (q & (QUERIES - 1)) * 4;
-          for (let r: usize = 0; r < here; r += ROWS) {
-            const at = r * 256 + lanes;
-            tile(packedK + r * D * 4, ROWS * 4, packedQ + q * D * 4, 32, D, P + at, 256, true);
-            tile(packedV + r * D * 4, ROWS * 4, packedG + q * D * 4, 32, D, dS + at, 256, true);
-          }
+      packKeys(keys + key * step, step, here, D, packedK);
+      packKeys(values + key * step, step, here, D, packedV);
+      packColumns(keys + key * step, step, here, D, KEYS, columnsK);
+      clear(dK, 2 * KEYS * D16);
+      // From the first panel of queries that sees the tile's first key on.
+      for (let q0 = key & ~(LANES - 1); q0 < rows; q0 += BATCH) {
+        const q1 = min(rows, q0 + BATCH);
+        for (let q = q0; q < q1; q += LANES) {
+          const lanes = min(LANES, rows - q);
           const place = <i32> q - <i32> key;
-          gradientTile(P + lanes, dS + lanes, here, place, sums + q * 4, products + q * 4);
-          gradientTile(P + lanes + 16, dS + lanes + 16, here, place + 4, sums + q * 4 + 16, products + q * 4 + 16);
-          for (let d: usize = 0; d < D; d += ROWS) {
-            tile(keys + key * step + d * 4, step, dS + lanes, 256, here, dQ + (q * D6 + d * 8) * 4, 32, false);
+          const seen = seenBy(place + <i32> LANES - 1, here);
+          multiply(packedK, ROWS * D * 4, seen, lanesQ + q * D * 4, D, P, lanes, wide, true);
+          multiply(packedV, ROWS * D * 4, seen, lanesG + q * D * 4, D, dS, lanes, wide, true);
+          for (let lane: usize = 0; lane < lanes; lane += 4) {
+            const at = (q + lane) * 4;
+            gradientTile(P + lane * 4, dS + lane * 4, seen, place + <i32> lane, sums + at, products + at);
+          }
+          multiply(columnsK, KEYS * ROWS * 4, D, dS, seen, dQ + q * D5 * 4, lanes, wide, false);
+          const turned = (q - q0) * ROWS * 4;
+          for (let r: usize = 0; r < seen; r += ROWS) {
+            turn(P + r * ROW, turnedP + r * BATCH * 4 + turned);
+            turn(dS + r * ROW, turnedS + r * BATCH * 4 + turned);
           }
         }
-        const from = (q0 & (QUERIES - 1)) * 4;
         for (let r: usize = 0; r < here; r += ROWS) {
-          for (let d: usize = 0; d < D; d += 8) {
-            const at = (r * D8 + d) * 4;
-            const left = r * 256 + from;
-            tileByRows(dS + left, queries + q0 * step + d * 4, step, q1 - q0, dK + at, D8 * 4);
-            tileByRows(P + left, gradients + q0 * outStep + d * 4, outStep, q1 - q0, dV + at, D8 * 4);
+          // Queries before a panel's first that sees key r have no part in it.
+          const q = max(q0, (key + r) & ~(LANES - 1));
+          if (q >= q1) break;
+          const from = (r * BATCH + (q - q0) * ROWS) * 4;
+          for (let d: usize = 0; d < D; d += LANES) {
+            const b = (d * padded + q * LANES) * 4;
+            const to = (d * KEYS + r * LANES) * 4;
+            multiply(turnedS + from, 0, 1, rowsQ + b, q1 - q, dK + to, D - d, wide, false);
+            multiply(turnedP + from, 0, 1, rowsG + b, q1 - q, dV + to, D - d, wide, false);
           }
         }
-        q0 = q1;
       }
-      for (let r: usize = 0; r < here; r++) {
-        const to = dQkv + (keys - qkv) + (key + r) * step;
-        scaleRow(dK + r * D8 * 4, scale, to, D);
-        scaleRow(dV + r * D8 * 4, 1, to + C * 4, D);
-      }
+      const to = dQkv + (keys - qkv) + key * step;
+      unpackPanels(dK, scale, here, D, to, step);
+      unpackPanels(dV, 1, here, D, to + C * 4, step);
     }
 
-    for (let q: usize = 0; q < rows; q += 8) {
-      const panel = dQ + q * D6 * 4;
-      for (let p = panel; p < panel + D * 32; p += 16) v128.store(p, f32x4.mul(v128.load(p), f32x4.splat(scale)));
-      unpackLanes(panel, min<usize>(8, rows - q), D, dQkv + h * D * 4 + q * step, step);
+    for (let q: usize = 0; q < rows; q += LANES) {
+      const panel = dQ + q * D5 * 4;
+      for (let p = panel; p < panel + D * ROW; p += 16) v128.store(p, f32x4.mul(v128.load(p), f32x4.splat(scale)));
+      unpackLanes(panel, min(LANES, rows - q), D, dQkv + h * D * 4 + q * step, step);
+    }
+  }
+}
+
+/** Five rows of sixteen become sixteen rows of five. */
+// @ts-ignore: decorator
+@inline
+function turn(from: usize, to: usize): void {
+  packTileRows(from, ROW, ROWS, LANES, to);
+}
+
+function clear(p: usize, count: usize): void {
+  for (const end = p + count * 4; p < end; p += 16) v128.store(p, zero());
+}
+
+/** (D16 / 16, padded, 16) out of rows of D floats; what is beyond D is left as it is. */
+function packPanels(from: usize, step: usize, rows: usize, D: usize, padded: usize, to: usize): void {
+  for (let r: usize = 0; r < rows; r++, from += step, to += ROW) {
+    for (let d: usize = 0; d < D; d += 4) {
+      const p = to + (d & ~(LANES - 1)) * padded * 4 + (d & (LANES - 1)) * 4;
+      v128.store(p, loadUpTo(from + d * 4, D - d));
+    }
+  }
+}
+
+/** Rows of D floats out of (D16 / 16, 80, 16), times `factor`. */
+function unpackPanels(from: usize, factor: f32, rows: usize, D: usize, to: usize, step: usize): void {
+  const factors = f32x4.splat(factor);
+  for (let r: usize = 0; r < rows; r++, from += ROW, to += step) {
+    for (let d: usize = 0; d < D; d += 4) {
+      const p = from + (d & ~(LANES - 1)) * KEYS * 4 + (d & (LANES - 1)) * 4;
+      storeUpTo(to + d * 4, f32x4.mul(v128.load(p), factors), D - d);
     }
   }
 }
@@ -139,25 +191,31 @@ function dot(a: usize, b: usize, D: usize): f32 {
   return total;
 }
 
-function scaleRow(from: usize, factor: f32, to: usize, D: usize): void {
-  for (let d: usize = 0; d < D; d += 4) {
-    storeUpTo(to + d * 4, f32x4.mul(v128.load(from + d * 4), f32x4.splat(factor)), D - d);
-  }
-}
-
 /**
- * For four queries and the keys of a tile: scores become probabilities P, and their gradients dP
- * become those of the scores, P · (dP − out · dOut). What a query does not see is zero in both.
+ * For four queries and `seen` keys of a tile (and up to four more, to a multiple of five): scores become
+ * probabilities P, and their gradients dP become those of the scores, P · (dP − out · dOut). What a query does
+ * not see is zero in both. Query i sees the tile's keys 0 … place + i.
  */
-function gradientTile(P: usize, dS: usize, keys: usize, place: i32, sums: usize, products: usize): void {
+function gradientTile(P: usize, dS: usize, seen: usize, place: i32, sums: usize, products: usize): void {
   const sum = v128.load(sums);
   const product = v128.load(products);
-  const limits = i32x4.add(i32x4.splat(place), i32x4(0, 1, 2, 3));
-  for (let key: i32 = 0; key < <i32> keys; key++, P += 256, dS += 256) {
-    const seen = i32x4.le_s(i32x4.splat(key), limits);
-    const p = v128.and(exp(f32x4.sub(v128.load(P), sum)), seen);
-    const g = v128.and(f32x4.mul(p, f32x4.sub(v128.load(dS), product)), seen);
+  const first = P;
+  const all = P + seenBy(place, seen) * ROW; // up to here by all four
+  const some = P + seenBy(place + 3, seen) * ROW;
+  const end = P + fives(seen) * ROW;
+  for (; P < all; P += ROW, dS += ROW) {
+    const p = exp(f32x4.sub(v128.load(P), sum));
     v128.store(P, p);
-    v128.store(dS, g);
+    v128.store(dS, f32x4.mul(p, f32x4.sub(v128.load(dS), product)));
+  }
+  for (; P < some; P += ROW, dS += ROW) {
+    const seeing = sees(place, <i32> ((P - first) / ROW));
+    const p = v128.and(exp(f32x4.sub(v128.load(P), sum)), seeing);
+    v128.store(P, p);
+    v128.store(dS, v128.and(f32x4.mul(p, f32x4.sub(v128.load(dS), product)), seeing));
+  }
+  for (; P < end; P += ROW, dS += ROW) {
+    v128.store(P, zero());
+    v128.store(dS, zero());
   }
 }

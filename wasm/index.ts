@@ -2,8 +2,15 @@
 export { adamw, clipFactor } from "./optimizer";
 export { add, dropout, fill, gelu, geluBackward } from "./elementwise";
 export { addToRows, embedding, gather } from "./embedding";
-export { attention, attentionScratch, storeKeysValues } from "./attention";
+export { attention, attentionScratch } from "./attention";
 export { attentionBackward, attentionBackwardScratch } from "./attention_backward";
+export {
+  cachedAttention,
+  cachedAttentionScratch,
+  cachedRows,
+  cachedRowsScratch,
+  storeKeysValues,
+} from "./cached_attention";
 export { crossEntropy } from "./loss";
 export { layerNorm, layerNormBackward, layerNormWeightGradient } from "./norm";
 export { constantsEnd, pages } from "./memory";

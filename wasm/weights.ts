@@ -24,7 +24,7 @@ import {
   STEPS,
 } from "./codes";
 import { F16, F32, Q4, Q8 } from "./formats";
-import { fromHalf, toHalf } from "./half";
+import { fromHalf, toHalf, unpackHalves } from "./half";
 import { loadSome, transpose4x4, zero } from "./simd";
 
 /** Columns of a panel. */
@@ -159,13 +159,7 @@ export function unpackPanel(kind: u32, panel: usize, k0: usize, k1: usize, to: u
   if (kind == F32) {
     memory.copy(to, panel + k0 * 64, (k1 - k0) * 64);
   } else if (kind == F16) {
-    let from = panel + k0 * 32;
-    const end = panel + k1 * 32;
-    for (; from < end; from += 16, to += 32) {
-      const halves = v128.load(from);
-      v128.store(to, fromHalf(i32x4.extend_low_i16x8_u(halves)));
-      v128.store(to, fromHalf(i32x4.extend_high_i16x8_u(halves)), 16);
-    }
+    unpackHalves(panel + k0 * 32, k1 - k0, to, 64);
   } else {
     for (let k = k0; k < k1;) {
       const block = panel + STEPS + (k / GROUP) * blockBytes(kind);

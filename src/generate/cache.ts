@@ -6,9 +6,12 @@
 import type { GPT2Config } from "../model/config.ts";
 import type { Arena } from "../tensor/arena.ts";
 import type { CacheView } from "../tensor/ops.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import type { Tensor, WeightFormat } from "../tensor/tensor.ts";
 
-/** Room for `slots` sequences of up to `capacity` tokens; temporaries that live until it is disposed. */
+/**
+ * Room for `slots` sequences of up to `capacity` tokens; temporaries that live until it is disposed. It holds halves,
+ * in half the memory and time, unless the model's weights are f32: such a model computes as PyTorch does.
+ */
 export class KeyValueCache implements Disposable {
   /** Keys and values of each layer in turn, (slots, capacity, C). */
   readonly #tensors: Tensor[] = [];
@@ -16,18 +19,21 @@ export class KeyValueCache implements Disposable {
   /**
    * @param arena Who holds it.
    * @param config The model's shape.
+   * @param weights How the model's weights are stored.
    * @param slots Sequences.
    * @param capacity Tokens of each, at most.
    */
   constructor(
     readonly arena: Arena,
     config: GPT2Config,
+    weights: WeightFormat,
     readonly slots: number,
     readonly capacity: number,
   ) {
+    const dtype = weights === "f32" ? "f32" : "f16";
     try {
       for (let i = 0; i < 2 * config.n_layer; i++) {
-        this.#tensors.push(arena.temporary([slots, capacity, config.n_embd]));
+        this.#tensors.push(arena.temporary([slots, capacity, config.n_embd], dtype));
       }
     } catch (error) {
       this[Symbol.dispose]();

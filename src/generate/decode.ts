@@ -88,7 +88,7 @@ async function* decode(
   model.networkWith(adapter); // Throws if either was disposed.
   let active = begin(model, prompts, options);
   const capacity = active.reduce((most, { tokens, left }) => Math.max(most, tokens.length + left), 0);
-  using cache = new KeyValueCache(model.arena, model.config, active.length, capacity);
+  using cache = new KeyValueCache(model.arena, model.config, model.weights, active.length, capacity);
 
   while (active.length > 0) {
     const running: Sequence[] = [];

@@ -171,13 +171,18 @@ export interface AttentionBackwardArgs {
  * Causal self-attention of new tokens over a cache of the keys and values before them. First every
  * row's key and value are stored at its slot and position, then every row t attends over positions
  * 0 … positions[t] of its slot. Rows of one slot lie in ascending order of position.
+ *
+ * How a slot's keys and values lie in its part of the cache is the backend's own business: whoever reads or writes
+ * them otherwise than by this kernel finds no sense there, but a whole slot may be copied or forgotten. In a cache of
+ * halves they are rounded to the nearest half when they are stored, so that every row, the new ones too, sees them
+ * rounded; what is larger than the largest half, 65504, becomes that, but an infinity and NaN stay what they are.
  */
 export interface CachedAttentionArgs {
   /** (T, 3C), the new tokens'. */
   qkv: Tensor;
-  /** (slots, n_positions, C). */
+  /** f32 or f16 (slots, n_positions, C). */
   keys: Tensor;
-  /** (slots, n_positions, C). */
+  /** As `keys`, of the same type. */
   values: Tensor;
   /** u32 (T): the sequence that row t belongs to. */
   slots: Tensor;

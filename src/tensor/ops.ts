@@ -50,9 +50,9 @@ export interface Sequences {
 
 /** Keys and values of the tokens before, and where the new ones go; see `CachedAttentionArgs`. */
 export interface CacheView {
-  /** (slots, n_positions, C). */
+  /** f32 or f16 (slots, n_positions, C). */
   keys: Tensor;
-  /** (slots, n_positions, C). */
+  /** f32 or f16 (slots, n_positions, C). */
   values: Tensor;
   /** u32 (T). */
   slots: Tensor;

@@ -4,8 +4,11 @@
  * @module
  */
 
-/** What a plain tensor's elements are: 32-bit floats, or unsigned integers (token ids, row numbers). */
-export type DType = "f32" | "u32";
+/**
+ * What a plain tensor's elements are: 32-bit floats, or unsigned integers (token ids, row numbers); or halves, a
+ * key-value cache's alone: only `cachedAttention` takes such a tensor, it is neither written, read nor sliced.
+ */
+export type DType = "f32" | "u32" | "f16";
 
 /** How a frozen weight is stored: floats of 32 or 16 bits, or 8- or 4-bit integers in groups of 32. */
 export type WeightFormat = "f32" | "f16" | "q8" | "q4";

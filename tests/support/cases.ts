@@ -120,7 +120,7 @@ function matmul(lab: Lab, chosen: {
 
 /** Lengths of the sequences that lie end to end. */
 const RAGGED = [[1], [5], [1, 1, 1], [3, 1, 7, 2], [33, 1, 64, 65]] as const;
-const HEADS = [[1, 1], [3, 4], [2, 16], [1, 20], [2, 20], [1, 64], [2, 64], [1, 80]] as const;
+const HEADS = [[1, 1], [3, 4], [3, 5], [2, 16], [1, 20], [2, 20], [1, 64], [2, 64], [1, 80]] as const;
 
 function attention(lab: Lab, { lengths, heads: [H, D], magnitude, backward }: {
   lengths: readonly number[];
@@ -148,48 +148,54 @@ function attention(lab: Lab, { lengths, heads: [H, D], magnitude, backward }: {
   lab.backend.attentionBackward({ qkv, starts, ends, out, logSumExp, dOut, dQkv, heads: H, scale });
 }
 
-/** Rows as [slot, position], of three slots of 70 positions; the cache's content before is random where it counts. */
+/** Rows as [slot, position], of three slots of 70 positions or, where it says so, of 49 or 16. */
 const CACHED: Record<string, [number, number][]> = {
   "first token": [[0, 0]],
   "one sequence's next token": [[1, 37]],
   "last position": [[2, 69]],
+  "last position of 49": [[2, 48]],
+  "last position of 16": [[1, 15]],
   "every slot's next token": [[0, 5], [1, 0], [2, 69]],
   "prompt": Array.from({ length: 70 }, (_, t) => [1, t]),
   "continued prompt": Array.from({ length: 33 }, (_, t) => [2, 17 + t]),
+  "continued prompt of 49": Array.from({ length: 9 }, (_, t) => [2, 40 + t]),
   "prompts and next tokens among each other": [[2, 0], [0, 64], [2, 1], [1, 7], [1, 8], [2, 2], [0, 65]],
 };
 
-function cachedAttention(lab: Lab, { rows, heads: [H, D], magnitude }: {
+function cachedAttention(lab: Lab, { rows, heads: [H, D], magnitude, dtype }: {
   rows: string;
   heads: readonly [number, number];
   magnitude: number;
+  dtype: "f32" | "f16";
 }): void {
   const places = CACHED[rows];
-  const [T, C, slots, positions] = [places.length, H * D, 3, 70];
+  const [C, slots, positions] = [H * D, 3, Number(/of (\d+)$/.exec(rows)?.[1] ?? 70)];
   const scale = 1 / Math.sqrt(D);
-  // What lies beyond the sequences so far is poison.
-  const cache = (magnitude: number) => {
-    const content = lab.numbers(slots * positions * C, magnitude);
-    for (let slot = 0; slot < slots; slot++) {
-      const known = Math.min(
-        positions,
-        ...places.filter(([s]) => s === slot).map(([, position]) => position),
-      );
-      const from = places.some(([s]) => s === slot) ? known : 0;
-      content.fill(NaN, (slot * positions + from) * C, (slot + 1) * positions * C);
-    }
-    return lab.updated([slots, positions, C], exact, content);
+  // What lies beyond the sequences so far is poison. Halves are rounded exactly as the reference rounds them.
+  const cache = {
+    keys: lab.cache([slots, positions, C], dtype),
+    values: lab.cache([slots, positions, C], dtype),
   };
-  lab.backend.cachedAttention({
-    qkv: lab.input([T, 3 * C]),
-    keys: cache(magnitude),
-    values: cache(1),
-    slots: lab.indices(places.map(([slot]) => slot)),
-    positions: lab.indices(places.map(([, position]) => position)),
-    out: lab.output([T, C], sumOf(D * scale * magnitude + Math.sqrt(positions))),
-    heads: H,
-    scale,
+  const attend = (places: [number, number][]) => {
+    const T = places.length;
+    const content = lab.numbers(T * 3 * C);
+    content.forEach((x, i) => content[i] = i % (3 * C) >= C && i % (3 * C) < 2 * C ? x * magnitude : x);
+    lab.backend.cachedAttention({
+      ...cache,
+      qkv: lab.input([T, 3 * C], content),
+      slots: lab.indices(places.map(([slot]) => slot)),
+      positions: lab.indices(places.map(([, position]) => position)),
+      out: lab.output([T, C], sumOf(D * scale * magnitude + Math.sqrt(positions))),
+      heads: H,
+      scale,
+    });
+  };
+  const before = [0, 1, 2].flatMap((slot) => {
+    const known = Math.min(...places.filter(([s]) => s === slot).map(([, position]) => position));
+    return Array.from({ length: Number.isFinite(known) ? known : 0 }, (_, p): [number, number] => [slot, p]);
   });
+  if (before.length > 0) attend(before);
+  attend(places);
 }
 
 // The whole interface
@@ -347,10 +353,21 @@ export function suite(
         attention,
       ),
     },
-    "cachedAttention": cases(
-      { rows: Object.keys(CACHED), heads: HEADS, magnitude: [1, 1e4] },
-      cachedAttention,
-    ),
+    "cachedAttention": {
+      ...cases(
+        { rows: Object.keys(CACHED), heads: HEADS, magnitude: [1], dtype: ["f32", "f16"] } as const,
+        cachedAttention,
+      ),
+      ...cases(
+        {
+          rows: Object.keys(CACHED),
+          heads: [[3, 5], [1, 64]],
+          magnitude: [1e4],
+          dtype: ["f32", "f16"],
+        } as const,
+        cachedAttention,
+      ),
+    },
     "crossEntropy": cases(
       {
         size: [[1, 1], [1, 2], [3, 5], [17, 211], [64, 257], [5, 1024], [2, 50_257]],

@@ -14,7 +14,7 @@ import {
   type GroupAxis,
   PackedMatrix,
   SLICE_ALIGNMENT,
-  type Tensor,
+  Tensor,
   type WeightFormat,
 } from "../../src/tensor/tensor.ts";
 import { ReferenceBackend } from "./reference.ts";
@@ -106,6 +106,24 @@ export class Lab {
     return tensor;
   }
 
+  /** A key-value cache full of NaN, whose content means something to its backend alone. */
+  cache(shape: number[], dtype: "f32" | "f16"): Tensor {
+    const { backend } = this;
+    this.#guard();
+    let tensor = backend.allocate(shape, dtype);
+    if (!(backend instanceof ReferenceBackend)) {
+      backend.free(tensor);
+      // As many words as there are numbers: more than halves take, with two to a word.
+      const words = backend.upload(
+        new Uint32Array(size(shape)).fill(dtype === "f32" ? 0x7fc00000 : 0x7e007e00),
+      );
+      tensor = new Tensor(shape, dtype, words.memory);
+    }
+    this.#others.push(tensor);
+    this.#guard();
+    return tensor;
+  }
+
   /** A frozen weight of random numbers. */
   packed(rows: number, columns: number, format: WeightFormat, axis?: GroupAxis): PackedMatrix {
     let content = this.numbers(rows * columns);
@@ -127,15 +145,18 @@ export class Lab {
       this.#specimens.push({ tensor, owner, at: SLICE_ALIGNMENT, before, tolerance });
       return tensor;
     }
-    const guard = new Float32Array(3).fill(GUARD);
-    const [left, tensor, right] = [guard, content, guard].map((x, i) =>
-      this.backend.upload(x, i === 1 ? shape : undefined)
-    );
-    for (const owner of [left, right]) {
-      this.#specimens.push({ tensor: owner, owner, at: 0, before: guard, guard: true });
-    }
+    this.#guard();
+    const tensor = this.backend.upload(content, shape);
+    this.#guard();
     this.#specimens.push({ tensor, owner: tensor, at: 0, before: content, tolerance });
     return tensor;
+  }
+
+  /** A neighbour of whatever is placed before or after. */
+  #guard(): void {
+    const before = new Float32Array(3).fill(GUARD);
+    const tensor = this.backend.upload(before);
+    this.#specimens.push({ tensor, owner: tensor, at: 0, before, guard: true });
   }
 
   /** Reads the outputs, checks that nothing else changed, frees everything. */

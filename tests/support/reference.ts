@@ -46,6 +46,11 @@ function geluDerivative(x: number): number {
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * GELU_SCALE * (1 + 3 * 0.044715 * x * x);
 }
 
+/** The half nearest to a number, the largest one for a larger number; infinities and NaN stay. */
+function saturatedHalf(x: number): number {
+  return Number.isFinite(x) ? Math.f16round(Math.max(-65504, Math.min(65504, x))) : x;
+}
+
 /** Σ over i of x[at + i] · y[from + i]. */
 function dot(x: Float64Array, at: number, y: Float64Array, from: number, length: number): number {
   let sum = 0;
@@ -384,10 +389,11 @@ export class ReferenceBackend implements K.Backend {
     const [T, C] = args.out.shape;
     const D = C / H;
     const row = (slot: number, position: number) => (slot * args.keys.shape[1] + position) * C;
+    const stored = args.keys.dtype === "f16" ? saturatedHalf : (x: number) => x;
     for (let t = 0; t < T; t++) {
       for (let c = 0; c < C; c++) {
-        keys[row(slots[t], positions[t]) + c] = qkv[t * 3 * C + C + c];
-        values[row(slots[t], positions[t]) + c] = qkv[t * 3 * C + 2 * C + c];
+        keys[row(slots[t], positions[t]) + c] = stored(qkv[t * 3 * C + C + c]);
+        values[row(slots[t], positions[t]) + c] = stored(qkv[t * 3 * C + 2 * C + c]);
       }
     }
     for (let t = 0; t < T; t++) {

@@ -18,15 +18,17 @@ import { canShare, cores, MOST_THREADS } from "./pool.ts";
 import { KINDS, PANEL, Store, type Threads } from "./store.ts";
 import { measure, trialBytes, Turbo, turboOf, WIDE } from "./turbo.ts";
 
-/** Rows that one call of the attention kernel takes. */
-const QUERIES = 64;
+/** Rows that one call of an attention kernel takes at most. */
+const QUERIES = 128;
+/** So few neighbouring rows over a cache are computed one by one: a block of them computes eight at once. */
+const FEW = 3;
 /** Elements of a partial sum of squares. */
 const PART = 4096;
 /** Nanoseconds of a multiplication and addition in tiles of 5 rows, 8 or 16 columns at once. */
 const PRODUCT = 0.04;
 const PRODUCT_WIDE = 0.02;
 /** The same of a single row, where all time goes into reading weights, by their storage format. */
-const PRODUCT_OF_ONE = [0.1, 0.35, 0, 0, 0.3];
+const PRODUCT_OF_ONE = [0.1, 0.1, 0, 0, 0.3];
 /** The same with 8- and 4-bit weights, of many rows and of one. */
 const ROUNDED = 0.028;
 const ROUNDED_OF_ONE: Record<string, number> = { q8: 0.04, q4: 0.04 };
@@ -34,6 +36,8 @@ const ROUNDED_OF_ONE: Record<string, number> = { q8: 0.04, q4: 0.04 };
 const BRING = [0.05, 0.15, 0, 0, 0.25];
 /** The same of bᵀ. */
 const GATHER = [0.2, 0.35, 0, 0, 0.4];
+/** The same of one row with keys or values of a cache, of floats or of halves. */
+const PRODUCT_OF_CACHE = { f32: 0.08, f16: 0.1 };
 /** Nanoseconds of an exponential in a softmax. */
 const EXP = 1.2;
 
@@ -164,6 +168,11 @@ export class WasmBackend extends Store implements tensor.Backend {
         Math.ceil(N / PANEL),
       ] as const,
     );
+  }
+
+  /** Whether tiles are now 16 columns wide, as was found out with matrix products. */
+  get #wide(): boolean {
+    return this.#turbo.takes(0, () => this.#measure());
   }
 
   #measure() {
@@ -333,16 +342,15 @@ export class WasmBackend extends Store implements tensor.Backend {
     const runs = sequences(this.indices(starts, "attention: starts", T));
     const D = C / heads;
     const { scratch, stride } = this.scratch(this.call.attentionScratch(D) >>> 0);
-    const [step, outStep] = [12 * C, 4 * C];
+    const wide = this.#wide;
     const calls: Call[] = [];
     for (const { begin, end } of runs) {
-      const keys = from + begin * step + 4 * C;
       for (let t = begin; t < end; t += QUERIES) {
         const [count, first] = [Math.min(QUERIES, end - t), t - begin];
         calls.push(call(
-          { kernel: "attention", cost: attentionCost(count, first, D), stride },
-          ...[from + t * step, step, keys, step, keys + 4 * C, step, to + t * outStep, outStep] as const,
-          ...[sums + t * heads * 4, heads, D, scale, count, first, 0, heads, scratch] as const,
+          { kernel: "attention", cost: attentionCost(count, first, D, wide), stride },
+          ...[from + begin * 12 * C, to + begin * 4 * C, sums + begin * heads * 4, heads, D, scale] as const,
+          ...[first, count, wide, 0, heads, scratch] as const,
         ));
       }
     }
@@ -367,12 +375,13 @@ export class WasmBackend extends Store implements tensor.Backend {
     const D = C / heads;
     const longest = runs.reduce((length, { begin, end }) => Math.max(length, end - begin), 0);
     const { scratch, stride } = this.scratch(this.call.attentionBackwardScratch(longest, D) >>> 0);
+    const wide = this.#wide;
     this.shareAll(runs.map(({ begin, end }) => {
-      const [wide, narrow] = [begin * 12 * C, begin * 4 * C];
+      const [from, to] = [begin * 12 * C, begin * 4 * C];
       return call(
-        { kernel: "attentionBackward", cost: 2.5 * attentionCost(end - begin, 0, D), stride },
-        ...[qkv + wide, out + narrow, sums + begin * heads * 4, dOut + narrow, dQkv + wide] as const,
-        ...[end - begin, heads, D, scale, 0, heads, scratch] as const,
+        { kernel: "attentionBackward", cost: 2.5 * attentionCost(end - begin, 0, D, wide), stride },
+        ...[qkv + from, out + to, sums + begin * heads * 4, dOut + to, dQkv + from] as const,
+        ...[end - begin, heads, D, scale, wide, 0, heads, scratch] as const,
       );
     }));
   }
@@ -383,28 +392,49 @@ export class WasmBackend extends Store implements tensor.Backend {
     expect(C % heads === 0, `cachedAttention: ${C} channels do not divide into ${heads} heads`);
     expect(args.keys.shape.length === 3, "cachedAttention: keys are (slots, n_positions, C)");
     const [count, capacity] = args.keys.shape;
+    const { dtype } = args.keys;
+    expect(dtype !== "u32", "cachedAttention: keys and values are f32 or f16");
     const qkv = this.at(args.qkv, "cachedAttention: qkv", T * 3 * C);
-    const keys = this.at(args.keys, "cachedAttention: keys", count * capacity * C);
-    const values = this.at(args.values, "cachedAttention: values", count * capacity * C);
+    const keys = this.at(args.keys, "cachedAttention: keys", count * capacity * C, dtype);
+    const values = this.at(args.values, "cachedAttention: values", count * capacity * C, dtype);
     const out = this.at(args.out, "cachedAttention: out");
     const slots = this.indices(args.slots, "cachedAttention: slots", T);
     const positions = this.indices(args.positions, "cachedAttention: positions", T);
     expectBelow(slots, count, "cachedAttention: slots");
     expectBelow(positions, capacity, "cachedAttention: positions");
-    this.share(
-      { kernel: "storeKeysValues", cost: 0.5 * C },
-      ...[qkv, keys, values, slots.byteOffset, positions.byteOffset, capacity, C, 0, T] as const,
-    );
     const D = C / heads;
+    const half = dtype === "f16";
+    const cache = [keys, values, half] as const;
+    const places = [slots.byteOffset, positions.byteOffset, capacity] as const;
+    this.share(
+      { kernel: "storeKeysValues", cost: (half ? 2.5 : 1.2) * C },
+      qkv,
+      ...cache,
+      ...places,
+      heads,
+      D,
+      0,
+      T,
+    );
+    const wide = this.#wide;
     const runs = runsOfPositions(slots, positions);
-    const { scratch, stride } = this.scratch(this.call.attentionScratch(D) >>> 0);
-    this.shareAll(runs.map(({ begin, end, slot, position }) => {
-      const cache = slot * capacity * C * 4;
+    const bytes = Math.max(this.call.cachedRowsScratch(heads, D), this.call.cachedAttentionScratch(D));
+    const { scratch, stride } = this.scratch(bytes); // which may move the memory that slots and positions show
+    this.shareAll(runs.map(({ begin, end, slot, position, seen }) => {
+      if (slot === undefined) {
+        return call(
+          {
+            kernel: "cachedRows",
+            cost: seen / (end - begin) * (2 * D * PRODUCT_OF_CACHE[dtype] + EXP),
+            stride,
+          },
+          ...[qkv, ...cache, ...places, out, heads, D, scale, begin * heads, end * heads, scratch] as const,
+        );
+      }
       return call(
-        { kernel: "attention", cost: attentionCost(end - begin, position, D), stride },
-        ...[qkv + begin * 12 * C, 12 * C, keys + cache, 4 * C, values + cache, 4 * C] as const,
-        ...[out + begin * 4 * C, 4 * C, 0, heads, D, scale] as const,
-        ...[end - begin, position, 0, heads, scratch] as const,
+        { kernel: "cachedAttention", cost: attentionCost(end - begin, position, D, wide), stride },
+        ...[qkv + begin * 12 * C, ...cache, slot, capacity, out + begin * 4 * C, heads, D, scale] as const,
+        ...[end - begin, position, wide, 0, heads, scratch] as const,
       );
     }));
   }
@@ -519,8 +549,8 @@ export class WasmBackend extends Store implements tensor.Backend {
 }
 
 /** Nanoseconds of a head's attention of `count` rows, the first of which sees first + 1 keys. */
-function attentionCost(count: number, first: number, D: number): number {
-  return Math.max(6, count) * (first + (count + 1) / 2) * (2 * D * PRODUCT + EXP);
+function attentionCost(count: number, first: number, D: number, wide: boolean): number {
+  return Math.max(8, count) * (first + (count + 1) / 2) * (2 * D * (wide ? PRODUCT_WIDE : PRODUCT) + EXP);
 }
 
 /** xⁿ for a whole n by products alone: `Math.pow` may differ from engine to engine in its last bit. */
@@ -530,14 +560,28 @@ function power(x: number, n: number): number {
   return result;
 }
 
-/** Neighbouring rows of one slot at rising positions, up to 64 at a time. */
+/**
+ * Rows of one slot at rising positions, up to 128 at a time; and rows of any slots (`slot` is undefined), where too
+ * few of one follow one another. `seen`: how many positions they see, all together.
+ */
 function runsOfPositions(slots: Uint32Array, positions: Uint32Array) {
-  const runs: { begin: number; end: number; slot: number; position: number }[] = [];
-  for (let t = 0; t < slots.length; t++) {
-    const run = runs.at(-1);
-    const next = run && run.position + t - run.begin;
-    if (run && slots[t] === run.slot && positions[t] === next && t - run.begin < QUERIES) run.end = t + 1;
-    else runs.push({ begin: t, end: t + 1, slot: slots[t], position: positions[t] });
+  const runs: { begin: number; end: number; slot?: number; position: number; seen: number }[] = [];
+  for (let t = 0; t < slots.length;) {
+    let end = t;
+    let seen = 0;
+    do seen += positions[end++] + 1; while (
+      end < slots.length && end - t < QUERIES &&
+      slots[end] === slots[t] && positions[end] === positions[t] + end - t
+    );
+    const slot = end - t > FEW ? slots[t] : undefined;
+    const last = runs.at(-1);
+    if (last && slot === undefined && last.slot === undefined) {
+      last.end = end;
+      last.seen += seen;
+    } else {
+      runs.push({ begin: t, end, slot, position: positions[t], seen });
+    }
+    t = end;
   }
   return runs;
 }

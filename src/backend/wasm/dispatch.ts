@@ -16,6 +16,8 @@ const CUTS = {
   addToRows: ["begin", 16],
   attention: ["headBegin", 1],
   attentionBackward: ["headBegin", 1],
+  cachedAttention: ["headBegin", 1],
+  cachedRows: ["begin", 1],
   crossEntropy: ["begin", 1],
   dropout: ["begin", 16],
   embedding: ["begin", 1],

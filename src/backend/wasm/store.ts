@@ -24,6 +24,8 @@ import { Pool } from "./pool.ts";
 
 /** What a matrix is to the kernels: a storage format's number, or a plain tensor. */
 export const KINDS: Record<WeightFormat | "plain", number> = { f32: 0, f16: 1, q8: 2, q4: 3, plain: 4 };
+/** Bytes of an element. */
+const SIZES: Record<DType, number> = { f32: 4, u32: 4, f16: 2 };
 /** Columns of a panel of packed weights. */
 export const PANEL = 16;
 /** Floats that pass through scratch memory at once when a weight is packed: 1 MiB, which caches hold. */
@@ -166,8 +168,12 @@ export class Store implements Disposable {
       length === undefined || own === length,
       `${name}: expected ${length} elements, got [${tensor.shape}]`,
     );
-    expect((tensor.offset + own) * 4 <= block.bytes, `${name}: [${tensor.shape}] reaches beyond its memory`);
-    return block.pointer + tensor.offset * 4;
+    const size = SIZES[dtype];
+    expect(
+      (tensor.offset + own) * size <= block.bytes,
+      `${name}: [${tensor.shape}] reaches beyond its memory`,
+    );
+    return block.pointer + tensor.offset * size;
   }
 
   /** The content of a u32 tensor, in place. */
@@ -184,7 +190,7 @@ export class Store implements Disposable {
       );
       return product * extent;
     }, 1);
-    return new Tensor([...shape], dtype, this.#block(length * 4));
+    return new Tensor([...shape], dtype, this.#block(length * SIZES[dtype]));
   }
 
   upload(data: Float32Array | Uint32Array, shape: readonly number[] = [data.length]): Tensor {

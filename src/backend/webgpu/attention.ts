@@ -75,19 +75,31 @@ export function attentionBackward(gpu: Gpu, args: K.AttentionBackwardArgs): void
 
 /** Attention of new tokens over the cache, into which their keys and values go first. */
 export function cachedAttention(gpu: Gpu, args: K.CachedAttentionArgs): void {
-  const { heads: H, scale, out } = args;
+  const { heads: H, scale, out, keys, values } = args;
   const [T, C] = out.shape;
   const { D } = variant(C, H);
+  if (keys.dtype === "u32" || values.dtype !== keys.dtype) {
+    throw new WhetError(
+      "backend",
+      `a cache of ${keys.dtype} keys and ${values.dtype} values: both are f32 or f16`,
+    );
+  }
+  const HALF = keys.dtype === "f16";
+  const constants = { HALF, WORD: HALF ? "u32" : "f32" };
+  const W = HALF ? Math.ceil(C / 2) : C;
   const bindings = {
     qkv: slice(args.qkv),
-    keys: slice(args.keys),
-    values: slice(args.values),
+    keys: slice(keys),
+    values: slice(values),
     slots: slice(args.slots),
     positions: slice(args.positions),
   };
-  const positionsPerSlot = args.keys.shape[1];
-  gpu.run("cache_store", bindings, { length: T * C, C, positionsPerSlot }, [Math.ceil(T * C / 256)]);
+  const positionsPerSlot = keys.shape[1];
+  const groups = [Math.ceil(T * W / 256)] as const;
+  gpu.run("cache_store", bindings, { length: T * W, C, W, positionsPerSlot }, groups, constants);
   gpu.run("cached_attention", { ...bindings, out: slice(out) }, { H, positionsPerSlot, scale }, [T, H], {
+    ...constants,
     D,
+    EVEN: D % 2 === 0,
   });
 }

@@ -5,11 +5,11 @@
  */
 import { type DType, Tensor } from "../../tensor/tensor.ts";
 import type { Gpu } from "./gpu.ts";
+import { byteLength } from "./slices.ts";
 
 /** Allocates a tensor whose content is undefined. */
 export function allocate(gpu: Gpu, shape: readonly number[], dtype: DType = "f32"): Tensor {
-  const length = shape.reduce((product, extent) => product * extent, 1);
-  const memory = gpu.allocate(length * 4, `a tensor [${shape}]`);
+  const memory = gpu.allocate(byteLength(shape, dtype), `a tensor [${shape}]`);
   gpu.allocations++;
   return new Tensor(shape, dtype, memory);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
-import { SLICE_ALIGNMENT, type Tensor } from "../../tensor/tensor.ts";
+import { type DType, SLICE_ALIGNMENT, type Tensor } from "../../tensor/tensor.ts";
 import type { Allocation, Block } from "./buffers.ts";
 import { describe, type Faults, mebibytes, type Params } from "./faults.ts";
 import { type Kernel, PARAMS_BYTES } from "./pipelines.ts";
@@ -25,8 +25,16 @@ export type Bindings = Readonly<Record<string, Slice | undefined>>;
 /** Bind groups kept at most; beyond, all are made afresh. */
 const MAX_GROUPS = 1 << 14;
 
+/** Bytes of a tensor; halves lie two to a word, and a row of them begins with a word of its own. */
+export function byteLength(shape: readonly number[], dtype: DType): number {
+  const length = shape.reduce((product, extent) => product * extent, 1);
+  if (dtype !== "f16") return length * 4;
+  const columns = shape.at(-1) ?? 1;
+  return columns && length / columns * Math.ceil(columns / 2) * 4;
+}
+
 /**
- * The stretch of memory under a tensor or part of it.
+ * The stretch of memory under a tensor or part of it; a tensor of halves has no parts.
  *
  * @param tensor Whose memory.
  * @param first Index of the first element wanted.
@@ -42,6 +50,10 @@ export function slice(tensor: Tensor, first = 0, length: number = tensor.length 
     throw new WhetError("backend", `${what} is bound at ${tensor.offset + first}, no multiple of 64`);
   }
   const { block } = allocation;
+  if (tensor.dtype === "f16") {
+    if (offset || length !== tensor.length) throw new WhetError("backend", `${what} of halves has no parts`);
+    return { block, offset, bytes: byteLength(tensor.shape, "f16") };
+  }
   if (offset + length * 4 > block.bytes) throw new WhetError("backend", `${what} exceeds its memory`);
   return { block, offset, bytes: length * 4 };
 }
