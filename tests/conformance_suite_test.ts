@@ -97,6 +97,18 @@ const MISTAKES: Record<string, [keyof typeof allCases, (right: ReferenceBackend)
   "computes 1 − β₂ in f32": ["adamw", (right) => ({
     adamw: (args) => right.adamw({ ...args, beta2: Math.fround(args.beta2) }),
   })],
+  "forgets what it chose": ["sample", (right) => ({
+    sample(args) {
+      const was = args.seen && right.upload(right.read64(args.seen));
+      right.sample(args);
+      if (was) right.copy({ x: was, out: args.seen! });
+      if (was) right.free(was);
+    },
+  })],
+  "keeps one token too many": ["sample", (right) => ({
+    sample: (args) =>
+      right.sample({ ...args, rows: args.rows.map((row) => ({ ...row, topK: row.topK && row.topK + 1 })) }),
+  })],
   "overflows in the softmax": ["crossEntropy", (right) => ({
     crossEntropy(args) {
       const overflows = right.read64(args.logits).some((x) => x > 88);

@@ -50,6 +50,14 @@ function everything(backend: Backend): void {
   const [keys, values] = [0, 1].map(() => backend.allocate([1, 8, C], "f16"));
   backend.cachedAttention({ qkv: tensor(T, 3 * C), ...cache, keys, values, out: tensor(T, C), ...head });
   backend.crossEntropy({ logits: tensor(T, V), targets: tokens, loss: tensor(T), gradientScale: 1 });
+  const choice = { temperature: 2, topK: 5, topP: 0.9, repetitionPenalty: 2, draw: 0.5 };
+  backend.sample({
+    logits: tensor(T, V),
+    rows: [0, 1, 2].map((slot) => ({ ...choice, slot })),
+    seen: backend.upload(new Uint32Array(3), [3, 1]),
+    tokens: backend.allocate([T], "u32"),
+    logProbs: tensor(T),
+  });
   backend.gather({ x, rows: rows(2, 0), out: tensor(2, C) });
   backend.scatterAdd({ dOut: tensor(2, C), rows: rows(2, 0), dX: x });
   backend.sumRows({ x, out: tensor(C) });

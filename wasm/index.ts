@@ -33,4 +33,5 @@ export {
   unpackPanels,
   unpackStored,
 } from "./weights";
+export { sample, sampleScratch } from "./sample";
 export { squareParts, sumParts, sumRows } from "./reduce";

@@ -2,7 +2,7 @@
  * The kernels that models are made of, by shape and meaning: the one interface with two homes,
  * `src/backend/webgpu/` and `src/backend/wasm/` (and a float64 reference in `tests/support/`).
  *
- * Calls only enqueue: their results are in place for every later call, and `read` alone waits.
+ * Calls only enqueue: their results are in place for every later call, and reads alone wait.
  * Outputs are overwritten whatever they held (NaN too), unless `accumulate` says that they are
  * added to. An output never overlaps an input, unless a kernel's text allows it.
  *
@@ -208,6 +208,49 @@ export interface CrossEntropyArgs {
   gradientScale?: number;
 }
 
+/** How one row's token is chosen, in this order (that of transformers): penalty, temperature, top-k, top-p. */
+export interface SampleRow {
+  /** Scores are divided by it; 0 takes the highest, whatever the cuts and the draw. */
+  temperature: number;
+  /** Only so many tokens, those of the highest scores; 0 for all. */
+  topK: number;
+  /** Only the fewest tokens, those of the highest scores, that have this share of all probability; 1 for all. */
+  topP: number;
+  /** Divides positive logits of tokens that were seen, multiplies others of them (Keskar et al. 2019); 1 for none. */
+  repetitionPenalty: number;
+  /**
+   * At least 0 and below 1: where in the sum of the tokens' probabilities, in the order of their ids, the choice
+   * falls.
+   */
+  draw: number;
+  /** Its sequence's row of `seen`; no two rows have the same. */
+  slot: number;
+}
+
+/**
+ * tokens[i] = the token chosen by logits[i], logProbs[i] = log softmax(logits[i])[tokens[i]]. Among tokens of equal
+ * scores (logits, after the penalty, in f32) the lower ids come first. A logit of −∞ is a token that is never
+ * chosen; where a row has one that is NaN or ∞, or none above −∞, its logProb is NaN and its token 0.
+ *
+ * A row's choice does not depend on the others. Where the draw falls on the border of two tokens, within about 1e-6
+ * of all probability, rounding decides, and so it is with the last token of `topP`.
+ */
+export interface SampleArgs {
+  /** (N, V), not changed. */
+  logits: Tensor;
+  /** N. */
+  rows: readonly SampleRow[];
+  /**
+   * u32 (slots, W), W at least V / 32: a sequence's tokens so far, token v as bit v % 32 of word v / 32. The chosen
+   * ones are added. Needed for a penalty alone.
+   */
+  seen?: Tensor;
+  /** u32 (N), each below V: what `embedding` takes next. */
+  tokens: Tensor;
+  /** (N): natural logs of the model's own probabilities, before penalty, temperature and cuts. */
+  logProbs: Tensor;
+}
+
 /** out[i] = x[rows[i]]. */
 export interface GatherArgs {
   /** (T, C). */
@@ -363,6 +406,12 @@ export interface Backend extends Disposable {
    */
   read(tensor: Tensor): Promise<Float32Array>;
   /**
+   * The content of a u32 tensor. Reads that are asked for together wait together.
+   *
+   * @internal
+   */
+  readU32(tensor: Tensor): Promise<Uint32Array>;
+  /**
    * Lays out a row-major (rows, columns) matrix as a frozen weight, whose groups run along `axis` [0].
    *
    * @internal
@@ -476,6 +525,12 @@ export interface Backend extends Disposable {
    * @internal
    */
   crossEntropy(args: CrossEntropyArgs): void;
+  /**
+   * The next tokens, chosen by their logits.
+   *
+   * @internal
+   */
+  sample(args: SampleArgs): void;
   /**
    * Selected rows.
    *

@@ -6,6 +6,7 @@
 import type { GroupAxis, WeightFormat } from "../../src/tensor/tensor.ts";
 import type { Candidate } from "./backends.ts";
 import { type Case, EPSILON, exact, type Lab, rounded, sumOf } from "./lab.ts";
+import { type Choice, midway, PLAIN } from "./sampling.ts";
 
 /** Sizes around the tiles and vectors that kernels are made of, and primes. */
 const LENGTHS = [1, 2, 3, 7, 63, 64, 65, 255, 257, 1021, 70_001];
@@ -198,6 +199,82 @@ function cachedAttention(lab: Lab, { rows, heads: [H, D], magnitude, dtype }: {
   attend(places);
 }
 
+// The next token
+
+/** Ways to choose, which rows of a batch take in turn. */
+const CHOICES: Choice[] = [
+  PLAIN,
+  { ...PLAIN, temperature: 0 },
+  { ...PLAIN, temperature: 0.5 },
+  { ...PLAIN, topK: 4 },
+  { ...PLAIN, topP: 0.7 },
+  { ...PLAIN, repetitionPenalty: 1.8 },
+  { temperature: 1.5, topK: 6, topP: 0.8, repetitionPenalty: 1 },
+  { temperature: 2, topK: 40, topP: 0.9, repetitionPenalty: 0.5 },
+  { ...PLAIN, temperature: 0, repetitionPenalty: 1.3 },
+  { ...PLAIN, temperature: 3, topP: 0.95 },
+  { ...PLAIN, topK: 1 },
+  { ...PLAIN, topK: 1000, temperature: 0.8 },
+  { ...PLAIN, topP: 1e-9 },
+  { ...PLAIN, temperature: 1e-300, topK: 3 },
+];
+
+/** Logits of a kind, and how far from 0 they lie. */
+const LOGITS: Record<string, [magnitude: number, (lab: Lab, N: number, V: number) => Float32Array]> = {
+  "as a model has them": [40, (lab, N, V) => lab.numbers(N * V, 8, -30)],
+  "flat, around 0": [1, (lab, N, V) => lab.numbers(N * V, 0.01)],
+  "far apart": [1e4, (lab, N, V) => lab.numbers(N * V, 1e4)],
+  "all equal": [1, (_, N, V) => new Float32Array(N * V).fill(-0.25)],
+  "many equal, zeros of both signs": [4, (lab, N, V) => lab.numbers(N * V, 4).map(Math.trunc)],
+  "some broken": [40, (lab, N, V) => {
+    const content = lab.numbers(N * V, 8, -30);
+    for (let n = 0; n < N; n++) {
+      const at = n * V + n * 7 % V;
+      if (n % 5 === 0) content[at] = [NaN, Infinity][n % 2];
+      if (n % 5 === 1) content.fill(-Infinity, n * V, n * V + V - 1); // one is left
+      if (n % 5 === 2) content.fill(-Infinity, n * V, (n + 1) * V);
+      if (n % 5 === 3) content[at] = -Infinity;
+      if (n % 5 === 4) new Uint32Array(content.buffer)[(n + 1) * V - 1] = 0xffffffff; // another NaN
+    }
+    return content;
+  }],
+};
+
+/** The rows of each case: it takes long to find out where rounding decides nothing. */
+const settled = new Map<string, (Choice & { draw: number })[]>();
+
+function sample(lab: Lab, chosen: {
+  size: readonly [number, number];
+  kind: string;
+  from: number;
+  sets: boolean;
+}): void {
+  const { size: [N, V], kind, from, sets } = chosen;
+  const [magnitude, make] = LOGITS[kind];
+  const logits = make(lab, N, V);
+  const draws = lab.numbers(N, 0.5, 0.5);
+  // A quarter of all tokens were seen; bits beyond the vocabulary mean nothing.
+  const [slots, words] = [N + 2, Math.ceil(V / 32) + 1];
+  const bits = new Uint32Array(lab.numbers(2 * slots * words).buffer);
+  const seen = Uint32Array.from({ length: slots * words }, (_, i) => bits[2 * i] & bits[2 * i + 1] << 9);
+  const slotOf = (n: number) => (n * 2 + 1) % slots;
+  const key = JSON.stringify(chosen);
+  const rows = settled.get(key) ?? draws.reduce((rows, draw, n) => {
+    const row = { ...CHOICES[(from + n) % CHOICES.length], draw, ...(sets ? {} : { repetitionPenalty: 1 }) };
+    const isSeen = (v: number) => (seen[slotOf(n) * words + (v >> 5)] >>> (v & 31)) % 2 === 1;
+    return [...rows, midway(logits.subarray(n * V, (n + 1) * V), row, isSeen)];
+  }, [] as (Choice & { draw: number })[]);
+  settled.set(key, rows);
+  const error = (32 + 2 * Math.sqrt(V) + 6 * magnitude) * EPSILON;
+  lab.backend.sample({
+    logits: lab.input([N, V], logits),
+    rows: rows.map((row, n) => ({ ...row, slot: slotOf(n) })),
+    seen: sets ? lab.updatedIndices([slots, words], seen) : undefined,
+    tokens: lab.outputIndices([N]),
+    logProbs: lab.output([N], { absolute: error, relative: 4 * EPSILON }),
+  });
+}
+
 // The whole interface
 
 /** Every kernel's cases. */
@@ -386,6 +463,30 @@ export function suite(
         lab.backend.crossEntropy({ logits, targets: lab.indices(targets), loss, gradientScale });
       },
     ),
+    "sample": {
+      ...cases(
+        {
+          size: [1, 3, 17].flatMap((N) => [1, 2, 3, 15, 16, 17, 300].map((V) => [N, V] as const)),
+          kind: Object.keys(LOGITS),
+          from: [0, 6],
+          sets: [true],
+        },
+        sample,
+      ),
+      ...cases(
+        { size: [[17, 33]] as const, kind: Object.keys(LOGITS), from: [0], sets: [false] },
+        sample,
+      ),
+      ...cases(
+        {
+          size: [[2, 50_257]] as const,
+          kind: ["as a model has them", "flat, around 0", "all equal"],
+          from: [0, 3, 6, 9, 11],
+          sets: [true],
+        },
+        sample,
+      ),
+    },
     "gather": cases(
       { C: [1, 3, 64, 65, 769], rows: [[0], [6], [5, 0, 5, 3]] } as const,
       (lab, { C, rows }) => {

@@ -48,6 +48,16 @@ export type Case = (lab: Lab) => void;
 /** A value that no kernel writes. */
 const GUARD = 12345.5;
 
+/** What tensors are made of. */
+type Numbers = Float32Array | Uint32Array;
+
+/** The same kind of numbers, all of one value. */
+function filled(like: Numbers, length: number, value: number): Numbers {
+  return like instanceof Uint32Array
+    ? new Uint32Array(length).fill(value)
+    : new Float32Array(length).fill(value);
+}
+
 /** A tensor of the experiment. */
 interface Specimen {
   tensor: Tensor;
@@ -56,7 +66,7 @@ interface Specimen {
   /** Index of its first element within `owner`. */
   at: number;
   /** What `owner` held before. */
-  before: Float32Array;
+  before: Numbers;
   /** Whether it only stands beside another. */
   guard?: boolean;
   /** Absent where it must stay as it was. */
@@ -99,6 +109,16 @@ export class Lab {
     return tensor;
   }
 
+  /** A u32 tensor full of what is no index, to be overwritten. */
+  outputIndices(shape: number[]): Tensor {
+    return this.#place(shape, new Uint32Array(size(shape)).fill(0xdeadbeef), exact);
+  }
+
+  /** A u32 tensor with known content that changes. */
+  updatedIndices(shape: number[], content: Uint32Array): Tensor {
+    return this.#place(shape, content, exact);
+  }
+
   /** A u32 tensor. */
   indices(content: ArrayLike<number>): Tensor {
     const tensor = this.backend.upload(Uint32Array.from(content));
@@ -133,21 +153,29 @@ export class Lab {
     return matrix;
   }
 
-  #place(shape: number[], content: Float32Array, tolerance?: Tolerance): Tensor {
+  #place(shape: number[], content: Numbers, tolerance?: Tolerance): Tensor {
     const length = size(shape);
     if (this.views) {
-      const before = new Float32Array((2 + Math.ceil(length / SLICE_ALIGNMENT)) * SLICE_ALIGNMENT).fill(
-        GUARD,
-      );
+      const before = filled(content, (2 + Math.ceil(length / SLICE_ALIGNMENT)) * SLICE_ALIGNMENT, GUARD);
       before.set(content, SLICE_ALIGNMENT);
       const owner = this.backend.upload(before);
       const tensor = owner.slice(SLICE_ALIGNMENT, shape);
       this.#specimens.push({ tensor, owner, at: SLICE_ALIGNMENT, before, tolerance });
       return tensor;
     }
+<<<<<<<
+    const guard = filled(content, 3, GUARD);
+    const [left, tensor, right] = [guard, content, guard].map((x, i) =>
+      this.backend.upload(x, i === 1 ? shape : undefined)
+    );
+    for (const owner of [left, right]) {
+      this.#specimens.push({ tensor: owner, owner, at: 0, before: guard, guard: true });
+    }
+=======
     this.#guard();
     const tensor = this.backend.upload(content, shape);
     this.#guard();
+>>>>>>>
     this.#specimens.push({ tensor, owner: tensor, at: 0, before: content, tolerance });
     return tensor;
   }
@@ -166,7 +194,13 @@ export class Lab {
     const reference = backend instanceof ReferenceBackend && backend.store === Float64Array;
     const [contents, unpacked] = await Promise.all([
       Promise.all(
-        this.#specimens.map(({ owner }) => reference ? backend.read64(owner) : backend.read(owner)),
+        this.#specimens.map(({ owner }) =>
+          reference
+            ? backend.read64(owner)
+            : owner.dtype === "u32"
+            ? backend.readU32(owner)
+            : backend.read(owner)
+        ),
       ),
       Promise.all(packed.map((matrix) => backend.unpack(matrix))),
     ]);
@@ -196,7 +230,7 @@ export class Lab {
 /** What came out. */
 interface Output {
   shape: readonly number[];
-  content: Float32Array | Float64Array;
+  content: Numbers | Float64Array;
   tolerance: Tolerance;
 }
 

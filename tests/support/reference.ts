@@ -16,6 +16,7 @@ import {
   Tensor,
   type WeightFormat,
 } from "../../src/tensor/tensor.ts";
+import { sampleRow } from "./sampling.ts";
 import { numbersOf, quantize } from "./stored.ts";
 
 /** Whatever numbers go in. */
@@ -103,7 +104,8 @@ export class ReferenceBackend implements K.Backend {
 
   allocate(shape: readonly number[], dtype: DType = "f32"): Tensor {
     const length = shape.reduce((product, extent) => product * extent, 1);
-    return new Tensor(shape, dtype, this.#block(new this.store(length).fill(NaN)));
+    const store = dtype === "u32" ? Float64Array : this.store; // f32 would not hold them all
+    return new Tensor(shape, dtype, this.#block(new store(length).fill(NaN)));
   }
 
   /** Also takes float64. */
@@ -122,6 +124,11 @@ export class ReferenceBackend implements K.Backend {
   read(tensor: Tensor): Promise<Float32Array> {
     this.#stats.readbacks++;
     return Promise.resolve(Float32Array.from(this.#numbers(tensor)));
+  }
+
+  readU32(tensor: Tensor): Promise<Uint32Array> {
+    this.#stats.readbacks++;
+    return Promise.resolve(Uint32Array.from(this.#numbers(tensor)));
   }
 
   /** The content in full precision, at once. */
@@ -424,6 +431,21 @@ export class ReferenceBackend implements K.Backend {
       for (let v = 0; v < V; v++) {
         row[v] = (Math.exp(row[v] - lse) - (v === targets[n] ? 1 : 0)) * gradientScale;
       }
+    }
+  }
+
+  sample(args: K.SampleArgs): void {
+    const [logits, seen, tokens, logProbs] = this.#open(args.logits, args.seen, args.tokens, args.logProbs);
+    const [N, V] = args.logits.shape;
+    for (let n = 0; n < N; n++) {
+      const row = args.rows[n];
+      const word = (token: number) => row.slot * args.seen!.shape[1] + (token >> 5);
+      const bit = (token: number) => 2 ** (token & 31);
+      const isSeen = (token: number) => Math.floor(seen![word(token)] / bit(token)) % 2 === 1;
+      const { token, logProb } = sampleRow(logits.subarray(n * V, (n + 1) * V), row, isSeen);
+      tokens[n] = token;
+      logProbs[n] = logProb;
+      if (seen && !isSeen(token)) seen[word(token)] += bit(token);
     }
   }
 

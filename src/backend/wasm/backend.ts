@@ -451,6 +451,35 @@ export class WasmBackend extends Store implements tensor.Backend {
     );
   }
 
+  sample({ logits, rows, seen, tokens, logProbs }: tensor.SampleArgs): void {
+    const [N, V] = matrixExtents(logits, "sample: logits");
+    expect(V > 0, "sample: V is 0");
+    expect(rows.length === N, `sample: ${N} rows of logits, but options for ${rows.length}`);
+    if (N === 0) return;
+    const [slots, words] = seen ? matrixExtents(seen, "sample: seen") : [0, 0];
+    expect(!seen || words * 32 >= V, `sample: ${words} words of seen do not hold ${V} tokens`);
+    for (const { slot, repetitionPenalty } of rows) {
+      expect(seen !== undefined || repetitionPenalty === 1, "sample: a repetition penalty needs seen");
+      expect(!seen || slot >= 0 && slot < slots, `sample: slot ${slot}; expected a number below ${slots}`);
+    }
+    // A row's options lie before the scratch memory, as f64.
+    const options = rows.flatMap((
+      { temperature, topK, topP, repetitionPenalty, draw, slot },
+    ) => [temperature, topK, topP, repetitionPenalty, draw, slot]);
+    const greedy = rows.every((row) => row.temperature === 0 && row.repetitionPenalty === 1);
+    const bytes = Math.ceil(options.length / 8) * 64;
+    const { scratch, stride } = this.scratch(greedy ? 0 : this.call.sampleScratch(V) >>> 0, bytes);
+    new Float64Array(this.memory.memory.buffer, scratch - bytes, options.length).set(options);
+    this.share(
+      { kernel: "sample", cost: (greedy ? 1 : 4) * V, stride },
+      ...[this.at(logits, "sample: logits"), V, scratch - bytes] as const,
+      ...[this.at(seen, "sample: seen", undefined, "u32"), words] as const,
+      this.at(tokens, "sample: tokens", N, "u32"),
+      this.at(logProbs, "sample: logProbs", N),
+      ...[0, N, greedy ? 0 : scratch] as const,
+    );
+  }
+
   gather({ x, rows, out }: tensor.GatherArgs): void {
     const [T, C] = extents(x);
     const N = rows.length;

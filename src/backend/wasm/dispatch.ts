@@ -34,6 +34,7 @@ const CUTS = {
   packStored: ["begin", 1],
   roundRows: ["begin", 4],
   rowRounded: ["panelBegin", 1],
+  sample: ["begin", 1],
   squareParts: ["begin", 1],
   storeKeysValues: ["begin", 1],
   sumRows: ["begin", 16],

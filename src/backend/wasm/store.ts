@@ -222,6 +222,13 @@ export class Store implements Disposable {
     return content;
   }
 
+  async readU32(tensor: Tensor): Promise<Uint32Array> {
+    const content = this.indices(tensor, "readU32").slice();
+    this.#readbacks++;
+    await nextTurn();
+    return content;
+  }
+
   pack(
     data: Float32Array,
     rows: number,

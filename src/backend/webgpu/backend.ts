@@ -24,6 +24,7 @@ import { matmul } from "./matmul.ts";
 import { allocate } from "./memory.ts";
 import * as normalization from "./normalization.ts";
 import { pack, unpack } from "./packing.ts";
+import { sample } from "./sample.ts";
 import { slice } from "./slices.ts";
 import { packStored, unpackStored } from "./stored.ts";
 import { free } from "./weights.ts";
@@ -101,6 +102,10 @@ class WebGpuBackend implements K.Backend {
 
   read(tensor: Tensor): Promise<Float32Array> {
     return this.gpu.read(slice(tensor));
+  }
+
+  async readU32(tensor: Tensor): Promise<Uint32Array> {
+    return new Uint32Array((await this.gpu.read(slice(tensor))).buffer);
   }
 
   pack(
@@ -183,6 +188,10 @@ class WebGpuBackend implements K.Backend {
 
   crossEntropy(args: K.CrossEntropyArgs): void {
     loss.crossEntropy(this.gpu, args);
+  }
+
+  sample(args: K.SampleArgs): void {
+    sample(this.gpu, args);
   }
 
   gather(args: K.GatherArgs): void {

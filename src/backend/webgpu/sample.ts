@@ -1,0 +1,50 @@
+/**
+ * The choice of the next token.
+ *
+ * @module
+ */
+import type * as K from "../../tensor/backend.ts";
+import { SLICE_ALIGNMENT } from "../../tensor/tensor.ts";
+import type { Gpu } from "./gpu.ts";
+import { temporary } from "./memory.ts";
+import { slice } from "./slices.ts";
+
+/** Words of a row's options, as the kernel has them. */
+const ROW = 6;
+/** The largest f32: what 1 / temperature is kept below. */
+const LARGEST = 3.4028234e38;
+
+/** A token for each row; as many rows at once as a binding holds. */
+export function sample(gpu: Gpu, { logits, rows, seen, tokens, logProbs }: K.SampleArgs): void {
+  const [N, V] = logits.shape;
+  const words = new Uint32Array(N * ROW);
+  const floats = new Float32Array(words.buffer);
+  rows.forEach(({ temperature, topK, topP, repetitionPenalty, draw, slot }, n) => {
+    floats[n * ROW] = Math.min(1 / temperature, LARGEST);
+    words[n * ROW + 1] = temperature === 0 ? 1 : topK;
+    floats[n * ROW + 2] = topP;
+    floats[n * ROW + 3] = repetitionPenalty;
+    floats[n * ROW + 4] = draw;
+    words[n * ROW + 5] = slot;
+  });
+  const half = Math.min(16, 31 - Math.floor(Math.log2(V)));
+  const atOnce = Math.max(1, Math.floor(gpu.maxBindingBytes / 4 / V / SLICE_ALIGNMENT)) * SLICE_ALIGNMENT;
+  for (let first = 0; first < N; first += atOnce) {
+    const count = Math.min(atOnce, N - first);
+    temporary(gpu, [count * ROW], (options) => {
+      gpu.write(slice(options), words.subarray(first * ROW, (first + count) * ROW));
+      gpu.run(
+        "sample",
+        {
+          logits: slice(logits, first * V, count * V),
+          rows: slice(options),
+          seen: seen && slice(seen),
+          tokens: slice(tokens, first, count),
+          logProbs: slice(logProbs, first, count),
+        },
+        { N: count, V, words: seen ? seen.shape[1] : 0, half },
+        [count],
+      );
+    });
+  }
+}
