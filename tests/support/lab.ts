@@ -163,19 +163,9 @@ export class Lab {
       this.#specimens.push({ tensor, owner, at: SLICE_ALIGNMENT, before, tolerance });
       return tensor;
     }
-<<<<<<<
-    const guard = filled(content, 3, GUARD);
-    const [left, tensor, right] = [guard, content, guard].map((x, i) =>
-      this.backend.upload(x, i === 1 ? shape : undefined)
-    );
-    for (const owner of [left, right]) {
-      this.#specimens.push({ tensor: owner, owner, at: 0, before: guard, guard: true });
-    }
-=======
     this.#guard();
     const tensor = this.backend.upload(content, shape);
     this.#guard();
->>>>>>>
     this.#specimens.push({ tensor, owner: tensor, at: 0, before: content, tolerance });
     return tensor;
   }
