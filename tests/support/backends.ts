@@ -23,7 +23,8 @@ export interface Candidate {
 
 /**
  * Finds the backends to test. WebGPU is tested on whatever adapter there is, a software one too, but not
- * through OpenGL; with `WHET_EXPECT_WEBGPU=1` it is an error to find none.
+ * through OpenGL; with `WHET_EXPECT_WEBGPU=1` it is an error to find none. With `WHET_TEST_WIDE=1` WebAssembly
+ * computes products 16 columns at once, which the clock decides else.
  */
 export async function candidates(): Promise<Candidate[]> {
   // Where there is no Vulkan, Metal or Direct3D, Deno 2.9 offers OpenGL, which Mesa may well run in software;
@@ -31,11 +32,12 @@ export async function candidates(): Promise<Candidate[]> {
   if (!Deno.env.has("DENO_WEBGPU_BACKEND")) Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan,metal,dx12");
   const adapter = await navigator.gpu?.requestAdapter() ?? null;
   const expected = Deno.env.get("WHET_EXPECT_WEBGPU") === "1";
+  const wide = Deno.env.get("WHET_TEST_WIDE") === "1" || undefined;
   const wasm = (instructionSet: "strict" | "relaxed"): Candidate => ({
     name: `wasm ${instructionSet}`,
     async create() {
-      const { createWasmBackend } = await import("../../src/backend/wasm/backend.ts");
-      return await createWasmBackend({ instructionSet, threads: 1 });
+      const { openWasmBackend } = await import("../../src/backend/wasm/backend.ts");
+      return await openWasmBackend({ instructionSet, threads: 1, wide });
     },
     ignore: false,
     activationStep: 0.5 / 2047 + 0.5 / 4064,
@@ -49,7 +51,8 @@ export async function candidates(): Promise<Candidate[]> {
       async create() {
         const { openWasmBackend } = await import("../../src/backend/wasm/backend.ts");
         // However little there is to do, it is shared out.
-        const backend = await openWasmBackend({ instructionSet: "relaxed", threads: 3, price: 0, least: 0 });
+        const eager = { price: 0, least: 0 };
+        const backend = await openWasmBackend({ instructionSet: "relaxed", threads: 3, wide, ...eager });
         await backend.pool?.assemble();
         return backend;
       },
