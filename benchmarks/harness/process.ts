@@ -22,7 +22,7 @@ export interface ProcessOptions {
 type Answer = { answer: unknown } | { error: string };
 
 /** Seconds that a peer has for an answer. */
-const PATIENCE = 300;
+const PATIENCE = 600;
 
 /** A process that answers. */
 export class Peer implements AsyncDisposable {

@@ -13,7 +13,7 @@ export const operands = () => ({
 });
 
 /** So many products are one run. */
-const REPEATS = 20;
+const REPEATS = 10;
 
 /**
  * A session that multiplies.
