@@ -41,6 +41,7 @@ struct Row {
 @group(0) @binding(5) var<storage, read_write> logProbs: array<u32>; // (N), the bits of floats
 
 var<workgroup> largest: array<u32, THREADS>;
+var<workgroup> before: array<f32, 16>;
 var<workgroup> low: array<atomic<u32>, THREADS>;
 var<workgroup> high: array<atomic<u32>, THREADS>;
 
@@ -65,19 +66,27 @@ fn maxWord(thread: u32, value: u32) -> u32 {
   return workgroupUniformLoad(&largest[0]);
 }
 
-// partial[i] = the sum of the values of threads 0 … i.
+// partial[i] = the sum of the values of threads 0 … i. It never falls, and stays where a value is too small to
+// count: first the sums of each sixteen in turn, then those before each sixteen.
 fn addUp(thread: u32, value: f32) {
   partial[thread] = value;
   workgroupBarrier();
-  for (var step = 1u; step < THREADS; step *= 2) {
-    var sum = partial[thread];
-    if (thread >= step) {
-      sum += partial[thread - step];
+  if (thread % 16 == 0) {
+    for (var i = thread + 1; i < thread + 16; i++) {
+      partial[i] += partial[i - 1];
     }
-    workgroupBarrier();
-    partial[thread] = sum;
-    workgroupBarrier();
   }
+  workgroupBarrier();
+  if (thread == 0) {
+    var sum = 0.0;
+    for (var i = 0u; i < THREADS / 16; i++) {
+      before[i] = sum;
+      sum += partial[i * 16 + 15];
+    }
+  }
+  workgroupBarrier();
+  partial[thread] += before[thread / 16];
+  workgroupBarrier();
 }
 
 // Floats as whole numbers in the same order, neighbours being one apart; −0 is 0.
@@ -217,22 +226,25 @@ fn drawn(thread: u32) -> u32 {
     }
   }
   addUp(thread, own);
-  let mark = row.draw * partial[THREADS - 1];
-  // The first thread that exceeds the draw, else the last that has anything.
-  var bid = 0u;
-  if (own > 0) {
-    bid = select(1 + thread, 2 * THREADS - thread, partial[thread] > mark);
-  }
-  let best = maxWord(thread, bid);
+  let total = partial[THREADS - 1];
+  let mark = min(row.draw * total, bitcast<f32>(bitcast<u32>(total) - 1));
+  let owner = THREADS - maxWord(thread, select(0u, THREADS - thread, partial[thread] > mark));
   var token = 0u;
-  if (bid == best) {
-    var left = mark - (partial[thread] - own);
-    for (var v = begin; v < end && left >= 0; v++) {
+  if (thread == owner) {
+    var base = 0.0;
+    if (thread > 0) {
+      base = partial[thread - 1];
+    }
+    var reached = -1.0;
+    var sum = 0.0;
+    for (var v = begin; v < end && reached <= mark; v++) {
       let score = scoreOf(v);
-      let weight = weightOf(score);
-      if (weight > 0 && isCandidate(peakRank - rankOf(score), v)) {
-        token = v;
-        left -= weight;
+      if (isCandidate(peakRank - rankOf(score), v)) {
+        sum += weightOf(score);
+        if (base + sum > reached) {
+          reached = base + sum;
+          token = v;
+        }
       }
     }
   }

@@ -1,10 +1,10 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { createWasmBackend } from "../src/backend/wasm/backend.ts";
 import type { GeneratedChunk, GenerateOptions, Prompt } from "../src/generate/decode.ts";
-import { checkSampling, Sampler } from "../src/generate/sampler.ts";
 import { GPT2 } from "../src/gpt2.ts";
 import { Lora } from "../src/model/lora.ts";
-import type { Backend } from "../src/tensor/backend.ts";
+import type { Backend, BackendStats } from "../src/tensor/backend.ts";
+import { uniform } from "../src/tensor/random.ts";
 import { train } from "../src/train/trainer.ts";
 import {
   failure,
@@ -16,6 +16,8 @@ import {
   writeModel,
   writeReciting,
 } from "./support/models.ts";
+import { PLAIN, sampleRow } from "./support/sampling.ts";
+import { gpuTest } from "./support/webgpu.ts";
 
 async function collect(chunks: AsyncIterable<GeneratedChunk>): Promise<GeneratedChunk[]> {
   return await Array.fromAsync(chunks);
@@ -136,11 +138,11 @@ Deno.test("sampling with a repetition penalty counts the prompt's tokens and the
     const V = model.config.vocab_size;
     const options = { repetitionPenalty: 1.9, temperature: 1.2, topP: 0.8, seed: 11 };
     const all = prompt(8);
-    const sampler = new Sampler(checkSampling(options));
     const expected: number[] = [];
     for (let i = 0; i < 12; i++) {
       const [logits] = await model.logits([all]);
-      const { token } = sampler.sample(logits.subarray(-V), all);
+      const row = { ...PLAIN, ...options, draw: uniform(i, [options.seed, 0]) };
+      const { token } = sampleRow(logits.subarray(-V), row, (token) => all.includes(token));
       all.push(token);
       expected.push(token);
       if (token === model.tokenizer.endOfText) break;
@@ -380,6 +382,26 @@ Deno.test("weights that are not numbers, even one, are found at the first token"
       }
     }
   }));
+
+gpuTest(
+  "a decoded token is one submission, and nothing is made for it after the first two",
+  async (backend) => {
+    using model = await GPT2.load(fixture("d20/model"), { backend });
+    const sampled = { temperature: 0.9, topK: 20, topP: 0.9, repetitionPenalty: 1.2, seed: 3 };
+    for (const options of [{ temperature: 0 }, sampled]) {
+      const steps: BackendStats[] = [];
+      for await (const { index } of model.generate([[1, 2, 3], [4]], { ...options, maxTokens: 8 })) {
+        if (index === 0) steps.push(backend.stats());
+      }
+      for (let i = 3; i < steps.length; i++) {
+        const [before, after] = [steps[i - 1], steps[i]];
+        assertEquals(after.submissions - before.submissions, 1);
+        assertEquals(after.creations, before.creations);
+        assertEquals(after.allocatedBytes, before.allocatedBytes);
+      }
+    }
+  },
+);
 
 // Side by side
 

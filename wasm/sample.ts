@@ -245,7 +245,7 @@ function pick(weights: usize, n: usize, sums: usize, target: f64): usize {
     target -= sum;
   }
   let chosen = first;
-  for (let i = first, end = min(n, first + BLOCK); i < end; i++) {
+  for (let i = first; i < n; i++) {
     const weight = load<f32>(weights + i * 4);
     if (!(weight > 0)) continue;
     chosen = i;

@@ -50,7 +50,6 @@ interface Sequence {
   tokens: number[];
   pending: number[];
   left: number;
-  sampler: Sampler;
   filter: StopFilter;
   decoder: { push(id: number): string; flush(): string };
 }
@@ -86,9 +85,16 @@ async function* decode(
   const { signal } = options;
   signal?.throwIfAborted();
   model.networkWith(adapter); // Throws if either was disposed.
+  const sampling = checkSampling(options);
   let active = begin(model, prompts, options);
   const capacity = active.reduce((most, { tokens, left }) => Math.max(most, tokens.length + left), 0);
   using cache = new KeyValueCache(model.arena, model.config, model.weights, active.length, capacity);
+  using sampler = new Sampler(
+    model.arena,
+    model.config.vocab_size,
+    sampling,
+    active.map(({ tokens }) => tokens),
+  );
 
   while (active.length > 0) {
     const running: Sequence[] = [];
@@ -96,10 +102,10 @@ async function* decode(
     for (const group of groupByRows(rows, ROWS_AT_ONCE)) {
       const sequences = group.map((i) => active[i]);
       signal?.throwIfAborted();
-      const logits = await nextLogits(model, adapter, cache, sequences);
+      const [tokens, logProbs] = await step(model, adapter, cache, sampler, sequences);
       for (const [row, sequence] of sequences.entries()) {
         signal?.throwIfAborted();
-        const chunk = advance(model, sequence, logits[row]);
+        const chunk = advance(model, sequence, tokens[row], logProbs[row]);
         if (!chunk.finishReason) running.push(sequence);
         yield chunk;
       }
@@ -120,7 +126,6 @@ function begin(model: LanguageModel, prompts: readonly Prompt[], options: Genera
     throw new WhetError("option", "stop: an empty string would end every text at once; leave it out");
   }
   if (prompts.length === 0) throw new WhetError("option", "prompt: an empty batch has nothing to continue");
-  const sampling = checkSampling(options);
   return prompts.map((prompt, index) => {
     const what = prompts.length > 1 ? `prompt ${index}` : "prompt";
     const tokens = tokensOf(model, prompt, what);
@@ -143,7 +148,6 @@ function begin(model: LanguageModel, prompts: readonly Prompt[], options: Genera
       tokens,
       pending: tokens,
       left,
-      sampler: new Sampler(sampling, index),
       filter: new StopFilter(stops),
       decoder: model.tokenizer.decoder(),
     };
@@ -156,14 +160,18 @@ function tokensOf(model: LanguageModel, prompt: Prompt, what: string): number[] 
   throw new WhetError("option", `${what}: expected text or a list of token ids, got ${prompt}`);
 }
 
-/** Runs the tokens that are new in each sequence and gives the logits after its last: (V) each. */
-async function nextLogits(
+/**
+ * Runs the tokens that are new in each sequence, chooses the next ones and gives these, with their log-probabilities,
+ * once they are here: all but that is enqueued when this returns. What was chosen in the last step for the same
+ * sequences is taken from the backend's memory.
+ */
+function step(
   model: LanguageModel,
   adapter: Lora | null,
   cache: KeyValueCache,
+  sampler: Sampler,
   sequences: readonly Sequence[],
-): Promise<Float32Array[]> {
-  const V = model.config.vocab_size;
+): Promise<[tokens: Uint32Array, logProbs: Float32Array]> {
   const rows: { token: number; position: number; slot: number }[] = [];
   const last: number[] = [];
   for (const { index, tokens, pending } of sequences) {
@@ -172,11 +180,12 @@ async function nextLogits(
     last.push(rows.length - 1);
   }
   const column = (name: "token" | "position" | "slot") => Uint32Array.from(rows, (row) => row[name]);
+  const indices = sequences.map(({ index }) => index);
   const network = model.networkWith(adapter);
-  const logits = await model.arena.scope(() => {
+  return model.arena.scope(() => {
     const ops = new Ops(model.arena);
     const upload = (data: Uint32Array) => model.arena.upload(data);
-    const tokens = upload(column("token")),
+    const tokens = sampler.chosen(indices) ?? upload(column("token")),
       positions = upload(column("position")),
       slots = upload(column("slot"));
     const hidden = network.forward(ops, {
@@ -185,15 +194,14 @@ async function nextLogits(
       context: { cache: (layer) => cache.view(layer, slots, positions) },
     });
     const ends = last.length === rows.length ? hidden : ops.gather(hidden, upload(Uint32Array.from(last)));
-    return model.backend.read(ops.unembed(ends, network.wte));
+    const chosen = sampler.choose(ops.unembed(ends, network.wte), indices);
+    return Promise.all([model.backend.readU32(chosen.tokens), model.backend.read(chosen.logProbs)]);
   });
-  return sequences.map((_, row) => logits.subarray(row * V, (row + 1) * V));
 }
 
-/** Chooses a sequence's next token and what of its text may be shown. */
-function advance(model: LanguageModel, sequence: Sequence, logits: Float32Array): GeneratedChunk {
-  const { index, tokens, sampler, filter, decoder } = sequence;
-  const { token, logProb } = sampler.sample(logits, tokens);
+/** Takes in a sequence's next token; gives what of its text may be shown. */
+function advance(model: LanguageModel, sequence: Sequence, token: number, logProb: number): GeneratedChunk {
+  const { index, tokens, filter, decoder } = sequence;
   if (!Number.isFinite(logProb)) {
     throw new WhetError(
       "diverged",

@@ -1,10 +1,13 @@
 /**
- * From logits to a token: the order is that of transformers: repetition penalty, temperature, top-k, top-p.
+ * How the tokens of a batch are chosen, and what is kept for it beside the backend's kernel: what each sequence
+ * has seen, and how many choices it has had.
  *
  * @module
  */
 import { WhetError } from "../errors.ts";
+import type { Arena } from "../tensor/arena.ts";
 import { uniform } from "../tensor/random.ts";
+import { SLICE_ALIGNMENT, type Tensor } from "../tensor/tensor.ts";
 
 /** How a token is chosen; what is not given has the value in brackets. */
 export interface SamplingOptions {
@@ -23,44 +26,107 @@ export interface SamplingOptions {
   seed?: number;
 }
 
-/** A chosen token. */
-export interface Sampled {
-  /** Its id. */
-  token: number;
-  /** Natural log of its probability by the model, before temperature, penalty and cuts; NaN if a logit is broken. */
-  logProb: number;
+/** Sequences that are chosen for at once, at most. */
+export const MOST_CHOICES: number = SLICE_ALIGNMENT;
+
+/** What was chosen, in the backend's memory until the same sequences choose again. */
+export interface Chosen {
+  /** u32 (N): a token for each sequence. */
+  tokens: Tensor;
+  /** (N): its log-probability by the model. */
+  logProbs: Tensor;
 }
 
-/** Chooses tokens for one sequence; its i-th choice depends on seed, sequence and i alone. */
-export class Sampler {
+/**
+ * Chooses tokens for the sequences of a batch; the i-th choice of one depends on its logits, its tokens, seed, its
+ * number in the batch and i alone.
+ */
+export class Sampler implements Disposable {
+  readonly #arena: Arena;
   readonly #options: Required<SamplingOptions>;
-  readonly #sequence: number;
-  #choices = 0;
+  /** Choices that each sequence has had. */
+  readonly #choices: number[];
+  /** u32 (sequences, 64), and f32: a row for the choices of a sequence and those chosen with it, if it is the first. */
+  readonly #tokens: Tensor;
+  readonly #logProbs: Tensor;
+  /** With which others each sequence was last chosen. */
+  readonly #together: (readonly number[])[];
+  /** u32 (sequences, W), as the kernel has it; only for a penalty. */
+  readonly #seen?: Tensor;
 
   /**
-   * @param options Temperature and the others; checked here.
-   * @param sequence The sequence's number within its batch.
+   * @param arena Who holds what it keeps.
+   * @param V The vocabulary's size.
+   * @param options Checked already.
+   * @param prompts The sequences' tokens so far.
    */
-  constructor(options: Required<SamplingOptions>, sequence = 0) {
+  constructor(
+    arena: Arena,
+    V: number,
+    options: Required<SamplingOptions>,
+    prompts: readonly (readonly number[])[],
+  ) {
+    const shape = [prompts.length, MOST_CHOICES];
+    this.#arena = arena;
     this.#options = options;
-    this.#sequence = sequence;
+    this.#choices = prompts.map(() => 0);
+    this.#together = prompts.map(() => []);
+    this.#tokens = arena.temporary(shape, "u32");
+    try {
+      this.#logProbs = arena.temporary(shape);
+      if (options.repetitionPenalty !== 1) this.#seen = arena.upload(...setsOf(prompts, V));
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /**
-   * Chooses the next token.
+   * Chooses the next tokens; only enqueues.
    *
-   * @param logits (V), not changed.
-   * @param seen The tokens so far, for the repetition penalty.
+   * @param logits (N, V), not changed.
+   * @param sequences N numbers of sequences, at most {@linkcode MOST_CHOICES}.
    */
-  sample(logits: Float32Array, seen: Iterable<number>): Sampled {
-    const { temperature, topK, topP, repetitionPenalty, seed } = this.#options;
-    const draw = uniform(this.#choices++, [seed >>> 0, this.#sequence]);
-    const scores = repetitionPenalty === 1 ? logits : penalised(logits, seen, repetitionPenalty);
-    const token = temperature === 0
-      ? argmax(scores)
-      : choose(candidates(scores, temperature, topK, topP), draw);
-    return { token, logProb: logits[token] - logSumExp(logits) };
+  choose(logits: Tensor, sequences: readonly number[]): Chosen {
+    const { seed, ...options } = this.#options;
+    for (const sequence of sequences) this.#together[sequence] = sequences;
+    const rows = sequences.map((sequence) => ({
+      ...options,
+      draw: uniform(this.#choices[sequence]++, [seed >>> 0, sequence]),
+      slot: sequence,
+    }));
+    const [tokens, logProbs] = [this.#tokens, this.#logProbs].map((all) =>
+      all.slice(sequences[0] * MOST_CHOICES, [sequences.length])
+    );
+    this.#arena.backend.sample({ logits, rows, seen: this.#seen, tokens, logProbs });
+    return { tokens, logProbs };
   }
+
+  /**
+   * The tokens last chosen for some sequences, which the network can take in as they are; null where they were not
+   * chosen together.
+   */
+  chosen(sequences: readonly number[]): Tensor | null {
+    const together = this.#together[sequences[0]];
+    const same = together.length === sequences.length &&
+      sequences.every((sequence, i) => together[i] === sequence && this.#together[sequence] === together);
+    return same ? this.#tokens.slice(sequences[0] * MOST_CHOICES, [sequences.length]) : null;
+  }
+
+  /** Frees what it keeps. */
+  [Symbol.dispose](): void {
+    for (const tensor of [this.#tokens, this.#logProbs, this.#seen]) if (tensor) this.#arena.release(tensor);
+  }
+}
+
+/** Sets of tokens, as the kernel has them, each where a view may begin. */
+function setsOf(sequences: readonly (readonly number[])[], V: number): [Uint32Array, shape: number[]] {
+  const W = Math.ceil(V / 32 / SLICE_ALIGNMENT) * SLICE_ALIGNMENT;
+  const sets = new Uint32Array(sequences.length * W);
+  for (const [slot, tokens] of sequences.entries()) {
+    for (const token of tokens) sets[slot * W + (token >> 5)] |= 1 << (token & 31);
+  }
+  return [sets, [sequences.length, W]];
 }
 
 /**
@@ -93,125 +159,4 @@ export function checkSampling(options: SamplingOptions): Required<SamplingOption
 
 function randomSeed(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0];
-}
-
-function penalised(logits: Float32Array, seen: Iterable<number>, penalty: number): Float32Array {
-  const scores = logits.slice();
-  for (const token of new Set(seen)) {
-    scores[token] = scores[token] > 0 ? scores[token] / penalty : scores[token] * penalty;
-  }
-  return scores;
-}
-
-function argmax(scores: Float32Array): number {
-  let best = 0;
-  for (let i = 1; i < scores.length; i++) if (scores[i] > scores[best]) best = i;
-  return best;
-}
-
-/** Not a number where one of the logits is none, or infinite. */
-function logSumExp(logits: Float32Array): number {
-  const top = logits[argmax(logits)];
-  let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - top);
-  return top + Math.log(sum);
-}
-
-function sum(weights: Float64Array): number {
-  let total = 0;
-  for (let i = 0; i < weights.length; i++) total += weights[i];
-  return total;
-}
-
-/** Tokens still in the running, and how likely each is. */
-export interface Candidates {
-  /** Their ids, ascending. */
-  tokens: Uint32Array;
-  /** Their weights, not normalised. */
-  weights: Float64Array;
-}
-
-/** The tokens that top-k and top-p leave, at a temperature. */
-export function candidates(
-  scores: Float32Array,
-  temperature: number,
-  topK: number,
-  topP: number,
-): Candidates {
-  const tokens = topK > 0 && topK < scores.length ? likeliest(scores, topK) : everyToken(scores.length);
-  const behind = new Float64Array(tokens.length); // The likeliest, by so many nats.
-  const weights = new Float64Array(tokens.length);
-  const top = scores[argmax(scores)];
-  for (let i = 0; i < tokens.length; i++) {
-    behind[i] = (top - scores[tokens[i]]) / temperature;
-    weights[i] = Math.exp(-behind[i]);
-  }
-  return topP < 1 ? nucleus({ tokens, weights }, behind, topP) : { tokens, weights };
-}
-
-function everyToken(count: number): Uint32Array {
-  const tokens = new Uint32Array(count);
-  for (let i = 0; i < count; i++) tokens[i] = i;
-  return tokens;
-}
-
-/** The k tokens of the highest scores, ties to the lower id; a heap of k keeps the best so far, its worst on top. */
-function likeliest(scores: Float32Array, k: number): Uint32Array {
-  const heap = everyToken(k);
-  const worse = (a: number, b: number) => scores[a] < scores[b] || (scores[a] === scores[b] && a > b);
-  const sink = (at: number) => {
-    for (let child = 2 * at + 1; child < k; child = 2 * at + 1) {
-      if (child + 1 < k && worse(heap[child + 1], heap[child])) child++;
-      if (!worse(heap[child], heap[at])) return;
-      [heap[at], heap[child]] = [heap[child], heap[at]];
-      at = child;
-    }
-  };
-  for (let at = (k >> 1) - 1; at >= 0; at--) sink(at);
-  for (let i = k; i < scores.length; i++) {
-    if (!worse(heap[0], i)) continue;
-    heap[0] = i;
-    sink(0);
-  }
-  return heap.sort();
-}
-
-/** How far behind the likeliest a token is, in steps of 1/32 nat; the last step is open. */
-const BUCKETS = 1024;
-
-function bucket(behind: number): number {
-  return Math.floor(Math.min(behind * 32, BUCKETS - 1));
-}
-
-/**
- * The fewest tokens that together have topP of all weight, the likeliest ones, ties to the lower id.
- * Whole buckets are taken while they are needed; only the one where the sum is reached is sorted.
- */
-function nucleus({ tokens, weights }: Candidates, behind: Float64Array, topP: number): Candidates {
-  const wanted = topP * sum(weights);
-  const sums = new Float64Array(BUCKETS);
-  for (let i = 0; i < weights.length; i++) sums[bucket(behind[i])] += weights[i];
-  let edge = 0, reached = 0;
-  while (edge < BUCKETS - 1 && reached + sums[edge] < wanted) reached += sums[edge++];
-  const sorted = behind.filter((nats) => bucket(nats) === edge).sort(); // by numbers, natively
-  let count = 0;
-  while (count < sorted.length && reached < wanted) reached += Math.exp(-sorted[count++]);
-  const farthest = sorted[count - 1] ?? Infinity;
-  let ties = count - sorted.indexOf(farthest);
-  let kept = 0;
-  for (let i = 0; i < tokens.length; i++) {
-    if (!(behind[i] < farthest || (behind[i] === farthest && ties-- > 0))) continue;
-    tokens[kept] = tokens[i];
-    weights[kept++] = weights[i];
-  }
-  return { tokens: tokens.subarray(0, kept), weights: weights.subarray(0, kept) };
-}
-
-function choose({ tokens, weights }: Candidates, draw: number): number {
-  let left = draw * sum(weights);
-  for (let i = 0; i < tokens.length; i++) {
-    left -= weights[i];
-    if (left < 0) return tokens[i];
-  }
-  return tokens[tokens.length - 1];
 }

@@ -105,7 +105,8 @@ export class Dispatcher {
     const pool = this.#pool;
     let work = 0;
     if (pool) { for (const call of calls) work += this.#units(call) * call.cost; }
-    if (!pool || work <= this.#least || !pool.joins(work)) {
+    const whole = calls.length === 1 && this.#units(calls[0]) === 1; // A single row or head is no two threads'.
+    if (!pool || whole || work <= this.#least || !pool.joins(work)) {
       for (const { kernel, args } of calls) {
         (this.#kernels[kernel] as (...args: Call["args"]) => void)(...args);
       }

@@ -21,7 +21,7 @@ export function sample(gpu: Gpu, { logits, rows, seen, tokens, logProbs }: K.Sam
   const floats = new Float32Array(words.buffer);
   rows.forEach(({ temperature, topK, topP, repetitionPenalty, draw, slot }, n) => {
     floats[n * ROW] = Math.min(1 / temperature, LARGEST);
-    words[n * ROW + 1] = temperature === 0 ? 1 : topK;
+    words[n * ROW + 1] = temperature === 0 ? 1 : Math.min(topK, 0xffffffff);
     floats[n * ROW + 2] = topP;
     floats[n * ROW + 3] = repetitionPenalty;
     floats[n * ROW + 4] = draw;
