@@ -9,7 +9,7 @@ import type { Lora } from "../model/lora.ts";
 import { groupByRows } from "../tensor/sequences.ts";
 import { Ops } from "../tensor/ops.ts";
 import { KeyValueCache } from "./cache.ts";
-import { checkSampling, Sampler, type SamplingOptions } from "./sampler.ts";
+import { checkSampling, MOST_CHOICES, Sampler, type SamplingOptions } from "./sampler.ts";
 import { StopFilter } from "./stop.ts";
 
 /** How text is generated; what is not given has the value in brackets. */
@@ -98,7 +98,8 @@ async function* decode(
 
   while (active.length > 0) {
     const running: Sequence[] = [];
-    const rows = active.map(({ pending }) => Math.max(pending.length, ROWS_AT_ONCE / LOGIT_ROWS));
+    const least = ROWS_AT_ONCE / Math.min(LOGIT_ROWS, MOST_CHOICES);
+    const rows = active.map(({ pending }) => Math.max(pending.length, least));
     for (const group of groupByRows(rows, ROWS_AT_ONCE)) {
       const sequences = group.map((i) => active[i]);
       signal?.throwIfAborted();
