@@ -52,7 +52,26 @@ function spread3(v: v128): v128 {
  * @param out Rows of eight floats, 64 bytes apart.
  * @param first Whether to start from zero and not from what `out` holds.
  */
+// @ts-ignore: decorator
+@inline
 export function tileNarrow(a: usize, b: usize, depth: usize, out: usize, first: bool): void {
+  if (first) beginNarrow(a, b, depth, out);
+  else goOnNarrow(a, b, depth, out);
+}
+
+/* Two functions: see tile_wide.ts. */
+
+function beginNarrow(a: usize, b: usize, depth: usize, out: usize): void {
+  multiplyNarrow(a, b, depth, out, true);
+}
+
+function goOnNarrow(a: usize, b: usize, depth: usize, out: usize): void {
+  multiplyNarrow(a, b, depth, out, false);
+}
+
+// @ts-ignore: decorator
+@inline
+function multiplyNarrow(a: usize, b: usize, depth: usize, out: usize, first: bool): void {
   let c00 = zero(), c01 = zero(), c10 = zero(), c11 = zero(), c20 = zero(), c21 = zero();
   let c30 = zero(), c31 = zero(), c40 = zero(), c41 = zero();
   if (!first) {
