@@ -25,3 +25,19 @@ export function quoted(text: string | number): string {
   const shown = JSON.stringify(whole.slice(0, LONGEST)).replace(/[^\x20-\x7e]/g, "?");
   return whole.length > LONGEST ? `${shown.slice(0, -1)}…"` : shown;
 }
+
+/**
+ * A value out of JSON, as JSON, fit for one line of a message as {@linkcode quoted} is.
+ *
+ * @param value The value.
+ * @returns It, cut.
+ */
+export function quotedValue(value: unknown): string {
+  let text;
+  try {
+    text = (JSON.stringify(value) ?? "nothing").replace(/[^\x20-\x7e]/g, "?");
+  } catch {
+    text = "something nested too deeply to show";
+  }
+  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+}

@@ -8,6 +8,7 @@
 
 import { WhetError } from "../errors.ts";
 import { bitsOf, isStoredDType } from "./dtype.ts";
+import { quotedValue as quote } from "./quote.ts";
 import type { ByteSource } from "./repository.ts";
 import type { TensorInfo } from "./tensor_file.ts";
 
@@ -201,15 +202,4 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 
 function isSizes(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((entry) => Number.isSafeInteger(entry) && entry >= 0);
-}
-
-/** A value from the file, for a message, cut to a readable length. */
-function quote(value: unknown): string {
-  let text;
-  try {
-    text = JSON.stringify(value) ?? "nothing";
-  } catch {
-    text = "something nested too deeply to show";
-  }
-  return text.length > 120 ? `${text.slice(0, 120)}…` : text;
 }

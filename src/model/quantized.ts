@@ -15,6 +15,7 @@
 import { WhetError } from "../errors.ts";
 import type { Checkpoint } from "../format/checkpoint.ts";
 import { parseJsonObject } from "../format/json.ts";
+import { quotedValue } from "../format/quote.ts";
 import type { StoredDType, TensorToWrite } from "../format/safetensors.ts";
 import { codeBytes, GROUP, LARGEST_HALF, scalesShape, type StoredFormat } from "../tensor/stored.ts";
 import type { StoredMatrix } from "../tensor/tensor.ts";
@@ -128,7 +129,10 @@ export function findMatrices(checkpoint: Checkpoint): Map<string, MatrixEntry> {
       const entry = locate(checkpoint, name, info, where);
       const other = found.get(name);
       if (other && (other.format !== entry.format || other.axis !== entry.axis)) {
-        throw new WhetError("format", `${where}: another shard says otherwise of ${name}; fetch both again`);
+        throw new WhetError(
+          "format",
+          `${where}: another shard says otherwise of ${quotedValue(name)}; fetch both again`,
+        );
       }
       found.set(name, entry);
     }
@@ -141,18 +145,18 @@ function readNote(text: string, where: string): [string, MatrixInfo][] {
   if (version !== VERSION) {
     throw new WhetError(
       "unsupported",
-      `${where}: version ${JSON.stringify(version)} of the scheme for quantised weights; this Whet reads ` +
+      `${where}: version ${quotedValue(version)} of the scheme for quantised weights; this Whet reads ` +
         `version ${VERSION}, take another`,
     );
   }
   const wrong = (field: string, expected: string, value: unknown) =>
-    new WhetError("format", `${where}: ${field}: expected ${expected}, got ${quote(value)}`);
+    new WhetError("format", `${where}: ${field}: expected ${expected}, got ${quotedValue(value)}`);
   if (!isStoredFormat(weights)) throw wrong("weights", "f16, q8 or q4", weights);
   if (weights !== "f16" && group_size !== GROUP) throw wrong("group_size", `${GROUP}`, group_size);
   if (!isRecord(matrices)) throw wrong("matrices", "an object", matrices);
   return Object.entries(matrices).map(([name, entry]) => {
     const { shape, axis } = isRecord(entry) ? entry : {};
-    const field = `matrices[${quote(name)}]`;
+    const field = `matrices[${quotedValue(name)}]`;
     if (
       !Array.isArray(shape) || shape.length !== 2 || !shape.every((n) => Number.isSafeInteger(n) && n > 0) ||
       !Number.isSafeInteger(shape[0] * shape[1])
@@ -170,9 +174,12 @@ function locate(checkpoint: Checkpoint, name: string, info: MatrixInfo, where: s
   for (const [part, dtype, shape] of layout(info)) {
     const tensor = tensors[part] = name + PARTS[part];
     const { rows, columns, format } = info;
-    const what = `${where}: ${name} is ${format} of ${rows} × ${columns}`;
+    const what = `${where}: ${quotedValue(name)} is ${format} of ${rows} × ${columns}`;
     if (!checkpoint.has(tensor)) {
-      throw new WhetError("format", `${what}, but there is no tensor ${tensor}; the checkpoint is not whole`);
+      throw new WhetError(
+        "format",
+        `${what}, but there is no tensor ${quotedValue(tensor)}; the checkpoint is not whole`,
+      );
     }
     const [type, extents] = [checkpoint.dtype(tensor), checkpoint.shape(tensor)];
     if (type === dtype && extents.join() === shape.join()) continue;
@@ -232,10 +239,4 @@ function isStoredFormat(value: unknown): value is StoredFormat {
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/** A value from the file, for a message, cut to a readable length. */
-function quote(value: unknown): string {
-  const text = JSON.stringify(value) ?? "nothing";
-  return text.length > 120 ? `${text.slice(0, 120)}…` : text;
 }
