@@ -92,15 +92,17 @@ Deno.test("trained weights are saved as they are", () =>
     }
   }));
 
-Deno.test("weights in f16 are saved as f16 unless told, those in q8 and q4 as the f32 that they compute with", () =>
+Deno.test("weights are saved as they are stored, or as plain numbers of the type that is asked for", () =>
   inTempDir(async (directory) => {
-    const cases: [WeightFormat, { dtype?: "F32" | "F16" }, string, string][] = [
+    const cases: [WeightFormat, { dtype?: "F32" | "F16" | "BF16" }, string, string][] = [
       ["f32", {}, "F32", "float32"],
       ["f32", { dtype: "F16" }, "F16", "float16"],
       ["f16", {}, "F16", "float16"],
       ["f16", { dtype: "F32" }, "F32", "float32"],
-      ["q8", {}, "F32", "float32"],
-      ["q4", {}, "F32", "float32"],
+      ["q8", {}, "I8", "float32"],
+      ["q8", { dtype: "F32" }, "F32", "float32"],
+      ["q4", {}, "U8", "float32"],
+      ["q4", { dtype: "BF16" }, "BF16", "bfloat16"],
     ];
     for (const [weights, options, stored, named] of cases) {
       using model = await GPT2.load(fixture("d16/model"), { ...OPTIONS, weights });
@@ -109,12 +111,14 @@ Deno.test("weights in f16 are saved as f16 unless told, those in q8 and q4 as th
         using checkpoint = await openCheckpoint(await openRepository(directory));
         assertEquals(checkpoint.dtype("transformer.wte.weight"), stored);
       }
-      assertEquals(JSON.parse(await Deno.readTextFile(`${directory}/config.json`)).torch_dtype, named);
+      const config = JSON.parse(await Deno.readTextFile(`${directory}/config.json`));
+      assertEquals([config.torch_dtype, "quantization_config" in config], [named, /8/.test(stored)]);
       using again = await GPT2.load(directory, OPTIONS);
+      assertEquals(again.weights, options.dtype ? "f32" : weights);
       for (const name of ["h.1.attn.c_attn.weight", "wpe.weight"]) {
         const [actual, expected] = [await again.parameter(name), await model.parameter(name)];
         const size = Math.max(...expected.map(Math.abs));
-        const tolerance = stored === "F32" || (weights === "f16" && name !== "wpe.weight") ? 0 : size / 1024;
+        const tolerance = { F32: 0, F16: size / 1024, BF16: size / 256 }[options.dtype ?? "F32"];
         assert(actual.every((x, i) => Math.abs(x - expected[i]) <= tolerance), `${weights} ${name}`);
       }
     }
