@@ -8,7 +8,7 @@
  */
 import { packColumns, packKeys } from "./attention";
 import { fives, KEYS, LANES, multiply, packLanes, ROW, seenBy, sees, unpackLanes } from "./attention_block";
-import { exp } from "./math";
+import { exps } from "./math";
 import { fma, loadUpTo, storeUpTo, sumLanes, zero } from "./simd";
 import { packTileRows, ROWS } from "./tile_narrow";
 
@@ -203,14 +203,13 @@ function gradientTile(P: usize, dS: usize, seen: usize, place: i32, sums: usize,
   const all = P + seenBy(place, seen) * ROW; // up to here by all four
   const some = P + seenBy(place + 3, seen) * ROW;
   const end = P + fives(seen) * ROW;
+  exps(P, some, ROW, sum, zero(), true);
   for (; P < all; P += ROW, dS += ROW) {
-    const p = exp(f32x4.sub(v128.load(P), sum));
-    v128.store(P, p);
-    v128.store(dS, f32x4.mul(p, f32x4.sub(v128.load(dS), product)));
+    v128.store(dS, f32x4.mul(v128.load(P), f32x4.sub(v128.load(dS), product)));
   }
   for (; P < some; P += ROW, dS += ROW) {
     const seeing = sees(place, <i32> ((P - first) / ROW));
-    const p = v128.and(exp(f32x4.sub(v128.load(P), sum)), seeing);
+    const p = v128.and(v128.load(P), seeing);
     v128.store(P, p);
     v128.store(dS, v128.and(f32x4.mul(p, f32x4.sub(v128.load(dS), product)), seeing));
   }

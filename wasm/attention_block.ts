@@ -6,7 +6,7 @@
  * Tiles count from a sequence's first key, and every sum is taken in the order of the keys: a row's result does
  * not depend on the rows beside it.
  */
-import { exp, log } from "./math";
+import { exp, exps, log } from "./math";
 import { transpose4x4, zero } from "./simd";
 import { ROWS, tileNarrow } from "./tile_narrow";
 import { tileWide } from "./tile_wide";
@@ -202,13 +202,8 @@ function softmaxTile(scores: usize, seen: usize, place: i32, state: usize): v128
     largest = f32x4.pmax(largest, s);
   }
   const factor = exp(f32x4.sub(before, largest));
-  let sum = f32x4.mul(v128.load(state, QUERIES * 4), factor);
-  for (p = scores; p < some; p += ROW) {
-    const e = exp(f32x4.sub(v128.load(p), largest));
-    v128.store(p, e);
-    sum = f32x4.add(sum, e);
-  }
-  for (; p < end; p += ROW) v128.store(p, zero());
+  const sum = exps(scores, some, ROW, largest, f32x4.mul(v128.load(state, QUERIES * 4), factor), true);
+  for (p = some; p < end; p += ROW) v128.store(p, zero());
   v128.store(state, largest);
   v128.store(state, sum, QUERIES * 4);
   return factor;

@@ -14,7 +14,7 @@
 import { packColumns } from "./attention";
 import { beginBlock, blockBytes, finishBlock, fives, KEYS, passBlock } from "./attention_block";
 import { fromHalf, toHalfSaturated, unpackHalves } from "./half";
-import { exp } from "./math";
+import { exp, exps } from "./math";
 import { rowOfHalves, scaleForHalves } from "./row";
 import {
   highHalves,
@@ -398,7 +398,7 @@ function softmaxOfOne(scores: usize, count: usize, sums: usize, D: usize, state:
   if (f32x4.extract_lane(factor, 0) != 1) {
     for (let d: usize = 0; d < D; d += 4) v128.store(sums + d * 4, f32x4.mul(v128.load(sums + d * 4), factor));
   }
-  for (let p = scores; p < end; p += 16) v128.store(p, exp(f32x4.sub(v128.load(p), shift)));
+  exps(scores, end, 16, shift, zero(), true);
   for (let p = scores; p < end; p += 4) sum += load<f32>(p);
   store<f32>(state, largest);
   store<f32>(state, sum, 4);

@@ -3,14 +3,11 @@
  * begin … end − 1, and an element's bits do not depend on where such a range is cut.
  */
 import { loadUpTo, storeUpTo } from "./simd";
-import { gelu as geluOf, geluSlope } from "./math";
+import { gelus, geluSlopes } from "./math";
 
 /** out = GELU(x) */
 export function gelu(x: usize, out: usize, begin: usize, end: usize): void {
-  for (let i = begin; i < end; i += 4) {
-    const at = i * 4;
-    storeUpTo(out + at, geluOf(loadUpTo(x + at, end - i)), end - i);
-  }
+  gelus(x + begin * 4, x + end * 4, out + begin * 4);
 }
 
 /** dX = dOut · GELU′(x), or that added to it. */
@@ -22,13 +19,7 @@ export function geluBackward(
   begin: usize,
   end: usize,
 ): void {
-  for (let i = begin; i < end; i += 4) {
-    const at = i * 4;
-    const count = end - i;
-    let v = f32x4.mul(loadUpTo(dOut + at, count), geluSlope(loadUpTo(x + at, count)));
-    if (accumulate) v = f32x4.add(v, loadUpTo(dX + at, count));
-    storeUpTo(dX + at, v, count);
-  }
+  geluSlopes(x + begin * 4, x + end * 4, dOut + begin * 4, dX + begin * 4, accumulate);
 }
 
 /** out = a + b */

@@ -1,6 +1,6 @@
 /** Softmax cross-entropy and its gradient. */
 import { loadSome, maxLanes, storeSome, sumLanes, zero } from "./simd";
-import { exp, log } from "./math";
+import { exp, exps, log } from "./math";
 
 /**
  * Rows begin … end − 1 of loss = ln Σ exp(logits) − logits[target]; with `gradient`, the logits become
@@ -52,22 +52,17 @@ function sumExp(x: usize, V: usize, largest: f32, keep: bool): f32 {
   let total = zero();
   for (let block: usize = 0; block < V; block += 1024) {
     const last = min(V, block + 1024);
-    let sum = zero();
-    for (let c = block; c < last; c += 4) {
-      const p = x + c * 4;
-      const n = last - c;
-      if (n >= 4) {
-        const e = exp(f32x4.sub(v128.load(p), shift));
-        if (keep) v128.store(p, e);
-        sum = f32x4.add(sum, e);
-      } else {
-        let e = exp(f32x4.sub(loadSome(p, n), shift));
-        if (keep) storeSome(p, e, n);
-        e = f32x4.replace_lane(e, 3, 0);
-        if (n < 3) e = f32x4.replace_lane(e, 2, 0);
-        if (n < 2) e = f32x4.replace_lane(e, 1, 0);
-        sum = f32x4.add(sum, e);
-      }
+    const whole = last & ~3;
+    let sum = exps(x + block * 4, x + whole * 4, 16, shift, zero(), keep);
+    if (whole < last) {
+      const p = x + whole * 4;
+      const n = last - whole;
+      let e = exp(f32x4.sub(loadSome(p, n), shift));
+      if (keep) storeSome(p, e, n);
+      e = f32x4.replace_lane(e, 3, 0);
+      if (n < 3) e = f32x4.replace_lane(e, 2, 0);
+      if (n < 2) e = f32x4.replace_lane(e, 1, 0);
+      sum = f32x4.add(sum, e);
     }
     total = f32x4.add(total, sum);
   }

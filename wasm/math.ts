@@ -2,38 +2,38 @@
  * exp, log and what GELU needs, four lanes at a time: the project's own, so that results depend on no
  * host's libm. Relative errors are about 2e-7; NaN stays NaN.
  */
-import { fma } from "./simd";
+import { fma, loadUpTo, storeUpTo } from "./simd";
 
 /**
  * Constants that loops use, in memory: V8 builds a `v128.const` anew at every use, by five instructions,
- * and a broadcast from a constant address is one, without a check of its bounds (GELU took 2.4 ns an
- * element one way and 1.3 the other on a Zen 4 core).
+ * and a load from a constant address is one, without a check of its bounds (GELU took 2.4 ns an element one
+ * way and 1.3 the other on a Zen 4 core; 1.07 where a loop of its own has them in registers, or beside its stack).
  */
 const CONSTANTS: usize = memory.data<f32>([
-  1.0, // 0
-  -87.33, // 1: below, exp is no normal number
-  88.37, // 2: above, it is none either
-  1.44269504088896341, // 3: 1 / ln 2
-  12582912.0, // 4: 1.5 · 2²³
-  -0.693359375, // 5: −ln 2, its leading bits
-  2.12194440e-4, // 6: and the rest
-  1.9875691500e-4, // 7
-  1.3981999507e-3, // 8
-  8.3334519073e-3, // 9
-  4.1665795894e-2, // 10
-  1.6666665459e-1, // 11
-  5.0000001201e-1, // 12
-  -1.5957691216057308, // 13: −2 sqrt(2 / π)
-  -0.07135481627159601, // 14: that times 0.044715
-  -0.21406444881478803, // 15: that times 3
-  30.0, // 16
-  -30.0, // 17
-]);
+  1.0, 1.0, 1.0, 1.0, // 0
+  -87.33, -87.33, -87.33, -87.33, // 1: below, exp is no normal number
+  88.37, 88.37, 88.37, 88.37, // 2: above, it is none either
+  1.44269504088896341, 1.44269504088896341, 1.44269504088896341, 1.44269504088896341, // 3: 1 / ln 2
+  12582912.0, 12582912.0, 12582912.0, 12582912.0, // 4: 1.5 · 2²³
+  -0.693359375, -0.693359375, -0.693359375, -0.693359375, // 5: −ln 2, its leading bits
+  2.12194440e-4, 2.12194440e-4, 2.12194440e-4, 2.12194440e-4, // 6: and the rest
+  1.9875691500e-4, 1.9875691500e-4, 1.9875691500e-4, 1.9875691500e-4, // 7
+  1.3981999507e-3, 1.3981999507e-3, 1.3981999507e-3, 1.3981999507e-3, // 8
+  8.3334519073e-3, 8.3334519073e-3, 8.3334519073e-3, 8.3334519073e-3, // 9
+  4.1665795894e-2, 4.1665795894e-2, 4.1665795894e-2, 4.1665795894e-2, // 10
+  1.6666665459e-1, 1.6666665459e-1, 1.6666665459e-1, 1.6666665459e-1, // 11
+  5.0000001201e-1, 5.0000001201e-1, 5.0000001201e-1, 5.0000001201e-1, // 12
+  -1.5957691216057308, -1.5957691216057308, -1.5957691216057308, -1.5957691216057308, // 13: −2 sqrt(2 / π)
+  -0.07135481627159601, -0.07135481627159601, -0.07135481627159601, -0.07135481627159601, // 14: that times 0.044715
+  -0.21406444881478803, -0.21406444881478803, -0.21406444881478803, -0.21406444881478803, // 15: that times 3
+  30.0, 30.0, 30.0, 30.0, // 16
+  -30.0, -30.0, -30.0, -30.0, // 17
+], 16);
 
 // @ts-ignore: decorator
 @inline
 function constant(i: usize): v128 {
-  return v128.load32_splat(CONSTANTS + i * 4);
+  return v128.load(CONSTANTS + i * 16);
 }
 
 /**
@@ -43,19 +43,44 @@ function constant(i: usize): v128 {
 // @ts-ignore: decorator
 @inline
 export function exp(x: v128): v128 {
-  const tiny = f32x4.lt(x, constant(1));
-  x = f32x4.pmax(f32x4.pmin(x, constant(2)), constant(1));
+  return expWith(
+    x, constant(0), constant(1), constant(2), constant(3), constant(4), constant(5), constant(6),
+    constant(7), constant(8), constant(9), constant(10), constant(11), constant(12),
+  );
+}
+
+/** {@linkcode exp} with the constants, in their order, from whoever keeps them. */
+// @ts-ignore: decorator
+@inline
+function expWith(
+  x: v128,
+  one: v128,
+  least: v128,
+  most: v128,
+  perLn2: v128,
+  magic: v128,
+  ln2: v128,
+  ln2Rest: v128,
+  c6: v128,
+  c5: v128,
+  c4: v128,
+  c3: v128,
+  c2: v128,
+  c1: v128,
+): v128 {
+  const tiny = f32x4.lt(x, least);
+  x = f32x4.pmax(f32x4.pmin(x, most), least);
   // Adding 1.5 · 2²³ rounds to the nearest whole number and leaves it in the low bits.
-  const shifted = fma(x, constant(3), constant(4));
-  const n = f32x4.sub(shifted, constant(4));
-  let r = fma(n, constant(5), x);
-  r = fma(n, constant(6), r);
-  let p = fma(constant(7), r, constant(8));
-  p = fma(p, r, constant(9));
-  p = fma(p, r, constant(10));
-  p = fma(p, r, constant(11));
-  p = fma(p, r, constant(12));
-  p = fma(p, f32x4.mul(r, r), f32x4.add(r, constant(0)));
+  const shifted = fma(x, perLn2, magic);
+  const n = f32x4.sub(shifted, magic);
+  let r = fma(n, ln2, x);
+  r = fma(n, ln2Rest, r);
+  let p = fma(c6, r, c5);
+  p = fma(p, r, c4);
+  p = fma(p, r, c3);
+  p = fma(p, r, c2);
+  p = fma(p, r, c1);
+  p = fma(p, f32x4.mul(r, r), f32x4.add(r, one));
   return v128.andnot(i32x4.add(p, i32x4.shl(shifted, 23)), tiny);
 }
 
@@ -88,30 +113,107 @@ export function log(x: f32): f32 {
   return x == x ? result : x;
 }
 
-/** exp(−2u), u = sqrt(2 / π) · (x + 0.044715 x³) */
-// @ts-ignore: decorator
-@inline
-function decline(x: v128, xx: v128): v128 {
-  return exp(f32x4.mul(x, fma(xx, constant(14), constant(13))));
+/**
+ * Exponentials of x − shift for vectors `step` bytes apart.
+ *
+ * @param keep Whether they take the place of x.
+ * @returns `sum` and one after the other, added up.
+ */
+export function exps(x: usize, end: usize, step: usize, shift: v128, sum: v128, keep: bool): v128 {
+  const k0 = constant(0);
+  const k1 = constant(1);
+  const k2 = constant(2);
+  const k3 = constant(3);
+  const k4 = constant(4);
+  const k5 = constant(5);
+  const k6 = constant(6);
+  const k7 = constant(7);
+  const k8 = constant(8);
+  const k9 = constant(9);
+  const k10 = constant(10);
+  const k11 = constant(11);
+  const k12 = constant(12);
+  for (; x < end; x += step) {
+    const e = expWith(f32x4.sub(v128.load(x), shift), k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12);
+    if (keep) v128.store(x, e);
+    sum = f32x4.add(sum, e);
+  }
+  return sum;
 }
 
-/** GPT-2's GELU: ½x(1 + tanh u) is x · σ(2u). */
+/** GPT-2's GELU: ½x(1 + tanh u), u = sqrt(2 / π) · (x + 0.044715 x³), is x · σ(2u). */
 // @ts-ignore: decorator
 @inline
 export function gelu(x: v128): v128 {
-  return f32x4.div(x, f32x4.add(constant(0), decline(x, f32x4.mul(x, x))));
+  const declining = exp(f32x4.mul(x, fma(f32x4.mul(x, x), constant(14), constant(13)))); // exp(−2u)
+  return f32x4.div(x, f32x4.add(constant(0), declining));
 }
 
-/** Its derivative: σ + x · σ(1 − σ) · (2u)′, with 1 − σ as exp(−2u) · σ, where nothing cancels. */
-// @ts-ignore: decorator
-@inline
-export function geluSlope(x: v128): v128 {
-  // Beyond ±30 the slope is 0 or 1 to the last bit, and x² would overflow in time.
-  x = f32x4.pmax(f32x4.pmin(x, constant(16)), constant(17));
-  const xx = f32x4.mul(x, x);
-  const e = decline(x, xx);
-  const s = f32x4.div(constant(0), f32x4.add(constant(0), e));
-  const slope = fma(xx, constant(15), constant(13)); // −(2u)′
-  const rise = f32x4.mul(f32x4.mul(x, slope), f32x4.mul(e, s));
-  return f32x4.sub(s, f32x4.mul(s, rise));
+/** out = GELU(x) for floats one after the other. */
+export function gelus(x: usize, end: usize, out: usize): void {
+  const k0 = constant(0);
+  const k1 = constant(1);
+  const k2 = constant(2);
+  const k3 = constant(3);
+  const k4 = constant(4);
+  const k5 = constant(5);
+  const k6 = constant(6);
+  const k7 = constant(7);
+  const k8 = constant(8);
+  const k9 = constant(9);
+  const k10 = constant(10);
+  const k11 = constant(11);
+  const k12 = constant(12);
+  const k13 = constant(13);
+  const k14 = constant(14);
+  for (; x < end; x += 16, out += 16) {
+    const count = (end - x) / 4;
+    const v = loadUpTo(x, count);
+    const declining = expWith(
+      f32x4.mul(v, fma(f32x4.mul(v, v), k14, k13)),
+      k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12,
+    );
+    storeUpTo(out, f32x4.div(v, f32x4.add(k0, declining)), count);
+  }
+}
+
+/**
+ * out = dOut · GELU′(x), or that added to it, for floats one after the other. The derivative is
+ * σ + x · σ(1 − σ) · (2u)′, with 1 − σ as exp(−2u) · σ, where nothing cancels.
+ */
+export function geluSlopes(x: usize, end: usize, dOut: usize, out: usize, accumulate: bool): void {
+  const k0 = constant(0);
+  const k1 = constant(1);
+  const k2 = constant(2);
+  const k3 = constant(3);
+  const k4 = constant(4);
+  const k5 = constant(5);
+  const k6 = constant(6);
+  const k7 = constant(7);
+  const k8 = constant(8);
+  const k9 = constant(9);
+  const k10 = constant(10);
+  const k11 = constant(11);
+  const k12 = constant(12);
+  const k13 = constant(13);
+  const k14 = constant(14);
+  const k15 = constant(15);
+  const k16 = constant(16);
+  const k17 = constant(17);
+  for (; x < end; x += 16, dOut += 16, out += 16) {
+    const count = (end - x) / 4;
+    // Beyond ±30 the slope is 0 or 1 to the last bit, and x² would overflow in time.
+    const v = f32x4.pmax(f32x4.pmin(loadUpTo(x, count), k16), k17);
+    const square = f32x4.mul(v, v);
+    const declining = expWith(
+      f32x4.mul(v, fma(square, k14, k13)),
+      k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12,
+    );
+    const s = f32x4.div(k0, f32x4.add(k0, declining));
+    const slope = fma(square, k15, k13); // −(2u)′
+    const rise = f32x4.mul(f32x4.mul(v, slope), f32x4.mul(declining, s));
+    let d = f32x4.mul(loadUpTo(dOut, count), f32x4.sub(s, f32x4.mul(s, rise)));
+    if (accumulate) d = f32x4.add(d, loadUpTo(out, count));
+    storeUpTo(out, d, count);
+  }
 }

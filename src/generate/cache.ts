@@ -31,9 +31,11 @@ export class KeyValueCache implements Disposable {
     readonly capacity: number,
   ) {
     const dtype = weights === "f32" ? "f32" : "f16";
+    // Kernels read sixteen positions at a time, and a last few more slowly: those are not for use.
+    const positions = Math.ceil(capacity / 16) * 16;
     try {
       for (let i = 0; i < 2 * config.n_layer; i++) {
-        this.#tensors.push(arena.temporary([slots, capacity, config.n_embd], dtype));
+        this.#tensors.push(arena.temporary([slots, positions, config.n_embd], dtype));
       }
     } catch (error) {
       this[Symbol.dispose]();
