@@ -74,7 +74,7 @@ const ACCUMULATE: u32 = 1;
 /** Applies GELU. */
 const GELU: u32 = 2;
 /** Computes 16 columns at once: the same bits, sooner where the engine pairs vectors (tile_wide.ts). */
-const WIDE: u32 = 4;
+export const WIDE: u32 = 4;
 
 /**
  * @param kind `b`'s storage format, or PLAIN.

@@ -14,8 +14,9 @@
  */
 import { blockBytes, codesPanelBytes, GROUP, Q4_CODES, Q8_CODES, STEPS } from "./codes";
 import { Q8 } from "./formats";
-import { finish } from "./matmul";
+import { finish, WIDE } from "./matmul";
 import { fma, zero } from "./simd";
+import { dot, tileRounded, tileRoundedWide } from "./tile_rounded";
 import { PANEL } from "./weights";
 
 /** Columns of `a` that share a scale, rows of a slice. */
@@ -228,8 +229,14 @@ export function matmulRounded(
           for (let r: usize = 0; r < rows; r += ROWS) {
             const x = a + ((i + r) * depth + k * ROWS) * 2;
             const s = scales + ((i + r) * blocks + block) * 4;
-            tile(x, slice, (count + 1) / 2, s, blocks * 4, strip + r * 64, block == 0);
-            tile(x, slice + half, (count + 1) / 2, s, blocks * 4, strip + r * 64 + 32, block == 0);
+            const sums = strip + r * 64;
+            const pairs = (count + 1) / 2;
+            if (flags & WIDE) {
+              tileRoundedWide(x, slice, slice + half, pairs, s, blocks * 4, sums, block == 0);
+            } else {
+              tileRounded(x, slice, pairs, s, blocks * 4, sums, block == 0);
+              tileRounded(x, slice + half, pairs, s, blocks * 4, sums + 32, block == 0);
+            }
           }
         }
       }
@@ -253,78 +260,6 @@ function scaleColumns(strip: usize, rows: usize, steps: usize): void {
     v128.store(strip, f32x4.mul(v128.load(strip, 32), s2), 32);
     v128.store(strip, f32x4.mul(v128.load(strip, 48), s3), 48);
   }
-}
-
-// @ts-ignore: decorator
-@inline
-function lane0(x: v128): v128 {
-  return v128.shuffle<i32>(x, x, 0, 0, 0, 0);
-}
-// @ts-ignore: decorator
-@inline
-function lane1(x: v128): v128 {
-  return v128.shuffle<i32>(x, x, 1, 1, 1, 1);
-}
-// @ts-ignore: decorator
-@inline
-function lane2(x: v128): v128 {
-  return v128.shuffle<i32>(x, x, 2, 2, 2, 2);
-}
-// @ts-ignore: decorator
-@inline
-function lane3(x: v128): v128 {
-  return v128.shuffle<i32>(x, x, 3, 3, 3, 3);
-}
-
-/** c + two products a lane. */
-// @ts-ignore: decorator
-@inline
-function dot(w: v128, x: v128, c: v128): v128 {
-  return i32x4.add(c, i32x4.dot_i16x8_s(w, x));
-}
-
-/**
- * out (4, 8) = Σ over pairs of k of a[pair][0 … 3] ⊗ b[pair][0 … 7], times each row's scale, or that added to it.
- * Four rows come in one load and are spread by shuffles: loads cost most here, for V8 checks every one's bounds.
- *
- * @param out Rows of eight floats, 64 bytes apart.
- */
-function tile(
-  a: usize,
-  b: usize,
-  pairs: usize,
-  scales: usize,
-  scaleStep: usize,
-  out: usize,
-  first: bool,
-): void {
-  let c00 = zero(), c01 = zero(), c10 = zero(), c11 = zero();
-  let c20 = zero(), c21 = zero(), c30 = zero(), c31 = zero();
-  for (const end = a + pairs * 16; a < end; a += 16, b += 32) {
-    const w0 = v128.load(b), w1 = v128.load(b + 16), x = v128.load(a);
-    let s = lane0(x);
-    c00 = dot(w0, s, c00), c01 = dot(w1, s, c01);
-    s = lane1(x);
-    c10 = dot(w0, s, c10), c11 = dot(w1, s, c11);
-    s = lane2(x);
-    c20 = dot(w0, s, c20), c21 = dot(w1, s, c21);
-    s = lane3(x);
-    c30 = dot(w0, s, c30), c31 = dot(w1, s, c31);
-  }
-  addScaled(c00, c01, scales, out, first);
-  addScaled(c10, c11, scales + scaleStep, out + 64, first);
-  addScaled(c20, c21, scales + 2 * scaleStep, out + 128, first);
-  addScaled(c30, c31, scales + 3 * scaleStep, out + 192, first);
-}
-
-// @ts-ignore: decorator
-@inline
-function addScaled(c0: v128, c1: v128, scale: usize, out: usize, first: bool): void {
-  const s = v128.load32_splat(scale);
-  const d0 = first ? zero() : v128.load(out);
-  const d1 = first ? zero() : v128.load(out, 16);
-  v128.store(out, fma(f32x4.convert_i32x4_s(c0), s, d0));
-  v128.store(out, fma(f32x4.convert_i32x4_s(c1), s, d1), 16);
 }
 
 /** Four columns by four rows of bytes as 16-bit numbers: two columns of four rows in each of two vectors. */

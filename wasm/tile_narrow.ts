@@ -15,34 +15,12 @@
  * Every output is one chain of multiply-adds in the order of k, wherever the sum is cut and whichever
  * kernel computes it: a result depends neither on tiles, nor on threads, nor on the batch around it.
  */
-import { fma, highHalves, interleaveHigh, interleaveLow, lowHalves, zero } from "./simd";
+import { fma, highHalves, interleaveHigh, interleaveLow, lane0, lane1, lane2, lane3, lowHalves, zero } from "./simd";
 
 /** Rows of a tile. */
 // @ts-ignore: decorator
 @inline
 export const ROWS: usize = 5;
-
-/** Four times one lane. */
-// @ts-ignore: decorator
-@inline
-function spread0(v: v128): v128 {
-  return v128.shuffle<i32>(v, v, 0, 0, 0, 0);
-}
-// @ts-ignore: decorator
-@inline
-function spread1(v: v128): v128 {
-  return v128.shuffle<i32>(v, v, 1, 1, 1, 1);
-}
-// @ts-ignore: decorator
-@inline
-function spread2(v: v128): v128 {
-  return v128.shuffle<i32>(v, v, 2, 2, 2, 2);
-}
-// @ts-ignore: decorator
-@inline
-function spread3(v: v128): v128 {
-  return v128.shuffle<i32>(v, v, 3, 3, 3, 3);
-}
 
 /**
  * out (5, 8) = Σ over k of a[k][0 … 4] ⊗ b[k][0 … 7], or that added to it.
@@ -85,13 +63,13 @@ function multiplyNarrow(a: usize, b: usize, depth: usize, out: usize, first: boo
   while (b != end) {
     const b0 = v128.load(b), b1 = v128.load(b + 16);
     const four = v128.load(a);
-    let s = spread0(four);
+    let s = lane0(four);
     c00 = fma(s, b0, c00), c01 = fma(s, b1, c01);
-    s = spread1(four);
+    s = lane1(four);
     c10 = fma(s, b0, c10), c11 = fma(s, b1, c11);
-    s = spread2(four);
+    s = lane2(four);
     c20 = fma(s, b0, c20), c21 = fma(s, b1, c21);
-    s = spread3(four);
+    s = lane3(four);
     c30 = fma(s, b0, c30), c31 = fma(s, b1, c31);
     s = v128.load32_splat(a + 16);
     c40 = fma(s, b0, c40), c41 = fma(s, b1, c41);

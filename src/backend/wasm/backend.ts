@@ -31,6 +31,7 @@ const PRODUCT_WIDE = 0.02;
 const PRODUCT_OF_ONE = [0.1, 0.1, 0, 0, 0.3];
 /** The same with 8- and 4-bit weights, of many rows and of one. */
 const ROUNDED = 0.028;
+const ROUNDED_WIDE = 0.016;
 const ROUNDED_OF_ONE: Record<string, number> = { q8: 0.04, q4: 0.04 };
 /** Nanoseconds to bring a number of b to where it is multiplied, by storage format; every block of rows does. */
 const BRING = [0.05, 0.15, 0, 0, 0.25];
@@ -136,12 +137,12 @@ export class WasmBackend extends Store implements tensor.Backend {
     if (M === 0 || N === 0) return;
     // Packed along its columns, a matrix is its own transpose to the kernels.
     const transposed = packed ? transposeB !== (b.axis === 1) : transposeB;
+    const wide = M > 1 && this.#turbo.takes(M * N * K, () => this.#measure());
     if (packed && (b.format === "q8" || b.format === "q4")) {
-      return this.#rounded(args, b, transposed, M, N, K);
+      return this.#rounded(args, b, transposed, M, N, K, wide);
     }
     const kind = packed ? KINDS[b.format] : KINDS.plain;
     const gathered = packed && transposed;
-    const wide = M > 1 && this.#turbo.takes(M * N * K, () => this.#measure());
     const { scratch, stride } = this.scratch(this.call.matmulScratch(M, N, K, gathered) >>> 0);
     const product = {
       ...{ M, N, K, multiple: 5, height: this.call.matmulRows(M, K, gathered) >>> 0 },
@@ -170,17 +171,13 @@ export class WasmBackend extends Store implements tensor.Backend {
     );
   }
 
-  /** Whether tiles are now 16 columns wide, as was found out with matrix products. */
-  get #wide(): boolean {
-    return this.#turbo.takes(0, () => this.#measure());
-  }
-
+  /** A trial's measurement. */
   #measure() {
     return measure(this.kernels, this.memory.memory, this.memory.scratch(trialBytes(this.kernels)));
   }
 
   /** What follows the sums: the kernels' flags, the bias's and the residual's address. */
-  #epilogue(args: tensor.MatmulArgs, M: number, N: number, wide = false): [number, number, number] {
+  #epilogue(args: tensor.MatmulArgs, M: number, N: number, wide: boolean): [number, number, number] {
     return [
       (args.accumulate ? 1 : 0) | (args.activation ? 2 : 0) | (wide ? WIDE : 0),
       this.at(args.bias, "matmul: bias", N),
@@ -196,12 +193,13 @@ export class WasmBackend extends Store implements tensor.Backend {
     M: number,
     N: number,
     K: number,
+    wide: boolean,
   ): void {
     const kind = KINDS[b.format];
     const weight = this.alive(b.memory, "matmul: b");
     const a = this.at(args.a, "matmul: a");
     const out = this.at(args.out, "matmul: out");
-    const after = [args.alpha ?? 1, ...this.#epilogue(args, M, N)] as const;
+    const after = [args.alpha ?? 1, ...this.#epilogue(args, M, N, wide)] as const;
     const panels = Math.ceil(N / PANEL);
     const bytes = Math.ceil((this.call.activationBytes(M, K) >>> 0) / 64) * 64;
     if (M === 1 && !transposed) {
@@ -229,7 +227,12 @@ export class WasmBackend extends Store implements tensor.Backend {
       ...{ pack: 0, bring: transposed ? 0.2 : 0.1 },
     };
     this.share(
-      { kernel: "matmulRounded", cost: ROUNDED * Math.max(1, 4 / M), stride, product },
+      {
+        kernel: "matmulRounded",
+        cost: (wide ? ROUNDED_WIDE : ROUNDED) * Math.max(1, 4 / M),
+        stride,
+        product,
+      },
       ...[activations, weight.pointer, kind, transposed, out, M, N, K, ...after] as const,
       ...[scratch, 0, M, 0, panels] as const,
     );
@@ -342,7 +345,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     const runs = sequences(this.indices(starts, "attention: starts", T));
     const D = C / heads;
     const { scratch, stride } = this.scratch(this.call.attentionScratch(D) >>> 0);
-    const wide = this.#wide;
+    const { wide } = this.#turbo;
     const calls: Call[] = [];
     for (const { begin, end } of runs) {
       for (let t = begin; t < end; t += QUERIES) {
@@ -375,7 +378,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     const D = C / heads;
     const longest = runs.reduce((length, { begin, end }) => Math.max(length, end - begin), 0);
     const { scratch, stride } = this.scratch(this.call.attentionBackwardScratch(longest, D) >>> 0);
-    const wide = this.#wide;
+    const { wide } = this.#turbo;
     this.shareAll(runs.map(({ begin, end }) => {
       const [from, to] = [begin * 12 * C, begin * 4 * C];
       return call(
@@ -416,7 +419,7 @@ export class WasmBackend extends Store implements tensor.Backend {
       0,
       T,
     );
-    const wide = this.#wide;
+    const { wide } = this.#turbo;
     const runs = runsOfPositions(slots, positions);
     const bytes = Math.max(this.call.cachedRowsScratch(heads, D), this.call.cachedAttentionScratch(D));
     const { scratch, stride } = this.scratch(bytes); // which may move the memory that slots and positions show

@@ -21,7 +21,7 @@ import type { Kernels } from "./kernels.gen.ts";
 /** In the flags of `matmul`: 16 columns at once. */
 export const WIDE = 4;
 
-/** Multiplications of a product that is worth a trial: 4 ms, of which a trial takes a fortieth. */
+/** Multiplications that are worth a measurement beside them: 2 to 4 ms, of which it takes a fortieth. */
 const WORTH = 1e8;
 /**
  * Multiplications done before trials, the second of which corrects the first: V8 compiles hastily first and
@@ -34,6 +34,8 @@ const ROUNDS = 5;
 const COLD = 2;
 /** So many measurements of cold tiles are enough. */
 const COLD_ROUNDS = 40;
+/** Measurements before the first that counts: with 8-bit weights the narrow tiles may be as cold as the wide ones. */
+const WARMING_ROUNDS = 8;
 
 /** The trial's product: some 40 µs. */
 const [M, N, K] = [60, 64, 256];
@@ -70,22 +72,24 @@ function pairs(): boolean {
 
 /** Which tiles are the faster ones, found out while there is real work to do. */
 export class Turbo {
-  #wide: boolean;
+  /** Which tiles are taken now. */
+  wide: boolean;
   #work = 0;
   #trial = 0;
   #rounds = 0;
   #cold = 0;
+  #warming = WARMING_ROUNDS;
   #best: Times = [Infinity, Infinity];
 
   /** @param wide Which tiles to use, where that is not to be found out. */
   constructor(wide?: boolean) {
-    this.#wide = wide ?? false;
+    this.wide = wide ?? false;
     if (wide !== undefined) this.#trial = TRIALS.length;
   }
 
   /** Whether products are now computed with 256 bits. */
   get active(): boolean {
-    return this.#wide && pairs();
+    return this.wide && pairs();
   }
 
   /**
@@ -96,15 +100,23 @@ export class Turbo {
    */
   takes(work: number, measure: () => Times): boolean {
     this.#work += work;
-    if (work >= WORTH && this.#work >= (TRIALS[this.#trial] ?? Infinity)) this.#count(measure());
-    return this.#wide;
+    for (let worth = Math.min(work, ROUNDS * WORTH); worth >= WORTH && this.#due; worth -= WORTH) {
+      this.#count(measure());
+    }
+    return this.wide;
+  }
+
+  /** Whether it is time for a trial. */
+  get #due(): boolean {
+    return this.#work >= (TRIALS[this.#trial] ?? Infinity);
   }
 
   #count([narrow, wide]: Times): void {
+    if (this.#warming-- > 0) return;
     if (wide > COLD * narrow && this.#cold++ < COLD_ROUNDS) return;
     this.#best = [Math.min(this.#best[0], narrow), Math.min(this.#best[1], wide)];
     if (++this.#rounds < ROUNDS) return;
-    this.#wide = this.#best[1] < this.#best[0];
+    this.wide = this.#best[1] < this.#best[0];
     this.#trial++;
     this.#rounds = 0;
     this.#cold = 0;
