@@ -4,12 +4,12 @@ export { add, dropout, fill, gelu, geluBackward } from "./elementwise";
 export { addToRows, embedding, gather } from "./embedding";
 export { attention, attentionScratch } from "./attention";
 export { attentionBackward, attentionBackwardScratch } from "./attention_backward";
+export { storeKeysValues } from "./cache";
 export {
   cachedAttention,
   cachedAttentionScratch,
   cachedRows,
   cachedRowsScratch,
-  storeKeysValues,
 } from "./cached_attention";
 export { crossEntropy } from "./loss";
 export { layerNorm, layerNormBackward, layerNormWeightGradient } from "./norm";

@@ -6,34 +6,34 @@ import { fma, loadUpTo, storeUpTo } from "./simd";
 
 /**
  * Constants that loops use, in memory: V8 builds a `v128.const` anew at every use, by five instructions,
- * and a load from a constant address is one, without a check of its bounds (GELU took 2.4 ns an element one
+ * and a broadcast from a constant address is one, without a check of its bounds (GELU took 2.4 ns an element one
  * way and 1.3 the other on a Zen 4 core; 1.07 where a loop of its own has them in registers, or beside its stack).
  */
 const CONSTANTS: usize = memory.data<f32>([
-  1.0, 1.0, 1.0, 1.0, // 0
-  -87.33, -87.33, -87.33, -87.33, // 1: below, exp is no normal number
-  88.37, 88.37, 88.37, 88.37, // 2: above, it is none either
-  1.44269504088896341, 1.44269504088896341, 1.44269504088896341, 1.44269504088896341, // 3: 1 / ln 2
-  12582912.0, 12582912.0, 12582912.0, 12582912.0, // 4: 1.5 · 2²³
-  -0.693359375, -0.693359375, -0.693359375, -0.693359375, // 5: −ln 2, its leading bits
-  2.12194440e-4, 2.12194440e-4, 2.12194440e-4, 2.12194440e-4, // 6: and the rest
-  1.9875691500e-4, 1.9875691500e-4, 1.9875691500e-4, 1.9875691500e-4, // 7
-  1.3981999507e-3, 1.3981999507e-3, 1.3981999507e-3, 1.3981999507e-3, // 8
-  8.3334519073e-3, 8.3334519073e-3, 8.3334519073e-3, 8.3334519073e-3, // 9
-  4.1665795894e-2, 4.1665795894e-2, 4.1665795894e-2, 4.1665795894e-2, // 10
-  1.6666665459e-1, 1.6666665459e-1, 1.6666665459e-1, 1.6666665459e-1, // 11
-  5.0000001201e-1, 5.0000001201e-1, 5.0000001201e-1, 5.0000001201e-1, // 12
-  -1.5957691216057308, -1.5957691216057308, -1.5957691216057308, -1.5957691216057308, // 13: −2 sqrt(2 / π)
-  -0.07135481627159601, -0.07135481627159601, -0.07135481627159601, -0.07135481627159601, // 14: that times 0.044715
-  -0.21406444881478803, -0.21406444881478803, -0.21406444881478803, -0.21406444881478803, // 15: that times 3
-  30.0, 30.0, 30.0, 30.0, // 16
-  -30.0, -30.0, -30.0, -30.0, // 17
-], 16);
+  1.0, // 0
+  -87.33, // 1: below, exp is no normal number
+  88.37, // 2: above, it is none either
+  1.44269504088896341, // 3: 1 / ln 2
+  12582912.0, // 4: 1.5 · 2²³
+  -0.693359375, // 5: −ln 2, its leading bits
+  2.12194440e-4, // 6: and the rest
+  1.9875691500e-4, // 7
+  1.3981999507e-3, // 8
+  8.3334519073e-3, // 9
+  4.1665795894e-2, // 10
+  1.6666665459e-1, // 11
+  5.0000001201e-1, // 12
+  -1.5957691216057308, // 13: −2 sqrt(2 / π)
+  -0.07135481627159601, // 14: that times 0.044715
+  -0.21406444881478803, // 15: that times 3
+  30.0, // 16
+  -30.0, // 17
+]);
 
 // @ts-ignore: decorator
 @inline
 function constant(i: usize): v128 {
-  return v128.load(CONSTANTS + i * 16);
+  return v128.load32_splat(CONSTANTS + i * 4);
 }
 
 /**
@@ -120,19 +120,10 @@ export function log(x: f32): f32 {
  * @returns `sum` and one after the other, added up.
  */
 export function exps(x: usize, end: usize, step: usize, shift: v128, sum: v128, keep: bool): v128 {
-  const k0 = constant(0);
-  const k1 = constant(1);
-  const k2 = constant(2);
-  const k3 = constant(3);
-  const k4 = constant(4);
-  const k5 = constant(5);
-  const k6 = constant(6);
-  const k7 = constant(7);
-  const k8 = constant(8);
-  const k9 = constant(9);
-  const k10 = constant(10);
-  const k11 = constant(11);
-  const k12 = constant(12);
+  const k0 = constant(0), k1 = constant(1), k2 = constant(2), k3 = constant(3),
+    k4 = constant(4), k5 = constant(5), k6 = constant(6), k7 = constant(7),
+    k8 = constant(8), k9 = constant(9), k10 = constant(10), k11 = constant(11),
+    k12 = constant(12);
   for (; x < end; x += step) {
     const e = expWith(f32x4.sub(v128.load(x), shift), k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12);
     if (keep) v128.store(x, e);
@@ -151,21 +142,10 @@ export function gelu(x: v128): v128 {
 
 /** out = GELU(x) for floats one after the other. */
 export function gelus(x: usize, end: usize, out: usize): void {
-  const k0 = constant(0);
-  const k1 = constant(1);
-  const k2 = constant(2);
-  const k3 = constant(3);
-  const k4 = constant(4);
-  const k5 = constant(5);
-  const k6 = constant(6);
-  const k7 = constant(7);
-  const k8 = constant(8);
-  const k9 = constant(9);
-  const k10 = constant(10);
-  const k11 = constant(11);
-  const k12 = constant(12);
-  const k13 = constant(13);
-  const k14 = constant(14);
+  const k0 = constant(0), k1 = constant(1), k2 = constant(2), k3 = constant(3),
+    k4 = constant(4), k5 = constant(5), k6 = constant(6), k7 = constant(7),
+    k8 = constant(8), k9 = constant(9), k10 = constant(10), k11 = constant(11),
+    k12 = constant(12), k13 = constant(13), k14 = constant(14);
   for (; x < end; x += 16, out += 16) {
     const count = (end - x) / 4;
     const v = loadUpTo(x, count);
@@ -182,24 +162,11 @@ export function gelus(x: usize, end: usize, out: usize): void {
  * σ + x · σ(1 − σ) · (2u)′, with 1 − σ as exp(−2u) · σ, where nothing cancels.
  */
 export function geluSlopes(x: usize, end: usize, dOut: usize, out: usize, accumulate: bool): void {
-  const k0 = constant(0);
-  const k1 = constant(1);
-  const k2 = constant(2);
-  const k3 = constant(3);
-  const k4 = constant(4);
-  const k5 = constant(5);
-  const k6 = constant(6);
-  const k7 = constant(7);
-  const k8 = constant(8);
-  const k9 = constant(9);
-  const k10 = constant(10);
-  const k11 = constant(11);
-  const k12 = constant(12);
-  const k13 = constant(13);
-  const k14 = constant(14);
-  const k15 = constant(15);
-  const k16 = constant(16);
-  const k17 = constant(17);
+  const k0 = constant(0), k1 = constant(1), k2 = constant(2), k3 = constant(3),
+    k4 = constant(4), k5 = constant(5), k6 = constant(6), k7 = constant(7),
+    k8 = constant(8), k9 = constant(9), k10 = constant(10), k11 = constant(11),
+    k12 = constant(12), k13 = constant(13), k14 = constant(14), k15 = constant(15),
+    k16 = constant(16), k17 = constant(17);
   for (; x < end; x += 16, dOut += 16, out += 16) {
     const count = (end - x) / 4;
     // Beyond ±30 the slope is 0 or 1 to the last bit, and x² would overflow in time.

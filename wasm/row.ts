@@ -7,7 +7,7 @@
  * rounding, those of the numbers themselves: so every sum has exactly the bits that come of unpacking first.
  * That fails where a factor times 2¹¹² is infinite (from 2¹⁶ on), which {@linkcode scaleForHalves} tells, and for
  * the halves that are infinite or NaN, which {@linkcode rowOfHalves} tells; both are computed the long way then.
- * Without the sixteen products a row that it spares, 13 G weights/s on a Zen 4 core, and 6 with them.
+ * So a Zen 4 core does 11 G weights/s (13 if it did not look for those), and 6 with every half multiplied by 2¹¹².
  */
 import { areFinite, evenHalves, halvesMask, largestHalves, oddHalves } from "./half";
 import { fma, interleaveHigh, interleaveLow, loadUpTo, storeUpTo, zero } from "./simd";
