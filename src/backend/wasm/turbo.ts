@@ -9,8 +9,9 @@
  *
  * That flag takes memory safety away from all WebAssembly of the process, so nobody gets it unasked. A running program
  * can neither set the flags (V8 ignores that) nor read them, so the clock says whether wide tiles are the faster ones:
- * on a Zen 4 core 1.45 times as fast as narrow ones with the flags (strict: 1.15; narrow tiles are paired too), 0.72
- * times without (0.83). They compute the same bits (wasm/tile_wide.ts): being wrong costs time and nothing else.
+ * on a Zen 4 core 1.42 times as fast as narrow ones with the flags, which pair those too, and 0.76 times without
+ * (strict: 1.15 and 0.87; within 0.02 from run to run, and the line is drawn at 1). They compute the same bits
+ * (wasm/tile_wide.ts): being wrong costs time and nothing else.
  *
  * @module
  */
@@ -137,7 +138,7 @@ export function turboOf(module: WebAssembly.Module): Turbo {
 export interface TurboDescription {
   /** Whether matrix products will be computed with 256 bits. */
   active: boolean;
-  /** How many times as fast as others the tiles for 256 bits are: about 0.7 without V8's flags, 1.4 with them. */
+  /** How many times as fast as others the tiles for 256 bits are: about 0.75 without V8's flags, 1.4 with them. */
   gain: number;
 }
 
