@@ -108,6 +108,8 @@ export function isConfigNote(note: unknown): boolean {
 
 /** A frozen matrix that a checkpoint holds, and in which of its tensors. */
 export interface MatrixEntry extends MatrixInfo {
+  /** What messages call the file whose note tells of it. */
+  readonly file: string;
   /** The tensors' names. */
   readonly tensors: Readonly<{ codes: string; scales?: string; minima?: string }>;
 }
@@ -126,7 +128,7 @@ export function findMatrices(checkpoint: Checkpoint): Map<string, MatrixEntry> {
     if (metadata[KEY] === undefined) continue;
     const where = `${file}: metadata.${KEY}`;
     for (const [name, info] of readNote(metadata[KEY], where)) {
-      const entry = locate(checkpoint, name, info, where);
+      const entry = { ...info, file, tensors: locate(checkpoint, name, info, where) };
       const other = found.get(name);
       if (other && (other.format !== entry.format || other.axis !== entry.axis)) {
         throw new WhetError(
@@ -168,8 +170,13 @@ function readNote(text: string, where: string): [string, MatrixInfo][] {
   });
 }
 
-/** Checks a matrix's tensors against what the note says. */
-function locate(checkpoint: Checkpoint, name: string, info: MatrixInfo, where: string): MatrixEntry {
+/** Names a matrix's tensors, when they are what the note says. */
+function locate(
+  checkpoint: Checkpoint,
+  name: string,
+  info: MatrixInfo,
+  where: string,
+): MatrixEntry["tensors"] {
   const tensors: { -readonly [Part in PartName]?: string } & { codes: string } = { codes: name };
   for (const [part, dtype, shape] of layout(info)) {
     const tensor = tensors[part] = name + PARTS[part];
@@ -190,7 +197,7 @@ function locate(checkpoint: Checkpoint, name: string, info: MatrixInfo, where: s
       }]; the file is damaged`,
     );
   }
-  return { ...info, tensors };
+  return tensors;
 }
 
 /**
@@ -201,12 +208,15 @@ function locate(checkpoint: Checkpoint, name: string, info: MatrixInfo, where: s
  * @throws {WhetError} `format`, if a number in them cannot be.
  */
 export function assemble(
-  { rows, columns, format, axis, tensors }: MatrixEntry,
+  { rows, columns, format, axis, file, tensors }: MatrixEntry,
   bytes: ReadonlyMap<string, Uint8Array<ArrayBuffer>>,
 ): StoredMatrix {
   const codes = bytes.get(tensors.codes)!;
   if (format === "q8" && hasLowest(codes)) {
-    throw new WhetError("format", `tensor ${tensors.codes}: a code of −128, below −127; the file is damaged`);
+    throw new WhetError(
+      "format",
+      `${file}: tensor ${tensors.codes} has a code of −128, below −127; it is damaged`,
+    );
   }
   const floats = (part: PartName) => {
     const found = tensors[part] === undefined ? undefined : bytes.get(tensors[part]);
@@ -215,7 +225,7 @@ export function assemble(
     const limit = format === "q4" ? LARGEST_HALF : Number.MAX_VALUE;
     for (let i = 0; i < values.length; i++) {
       if (Math.abs(values[i]) <= limit) continue;
-      throw new WhetError("format", `tensor ${tensors[part]}: ${values[i]} cannot be; the file is damaged`);
+      throw new WhetError("format", `${file}: tensor ${tensors[part]} has ${values[i]}; it is damaged`);
     }
     return values;
   };
