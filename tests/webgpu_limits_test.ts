@@ -2,13 +2,17 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { WhetError } from "../src/errors.ts";
 import type { MatmulArgs } from "../src/tensor/backend.ts";
-import { type Matrix, PackedMatrix, type WeightFormat } from "../src/tensor/tensor.ts";
+import { type GroupAxis, type Matrix, PackedMatrix, type WeightFormat } from "../src/tensor/tensor.ts";
 import { ReferenceBackend } from "./support/reference.ts";
 import { gpuTest, numbers } from "./support/webgpu.ts";
 
 /** At this limit a matrix of 600 × 70 lies in at least three parts in every format. */
 const maxBindingBytes = 9216;
-const FORMATS = [undefined, "f32", "f16", "q8", "q4"] as (WeightFormat | undefined)[];
+/** Storage formats and the ways that groups run; undefined for a plain matrix. */
+const FORMATS: [WeightFormat | undefined, GroupAxis][] = [
+  ...[undefined, "f32" as const, "f16" as const].map((format): [WeightFormat | undefined, 0] => [format, 0]),
+  ...(["q8", "q4"] as const).flatMap((format): [WeightFormat, GroupAxis][] => [[format, 0], [format, 1]]),
+];
 
 function close(actual: ArrayLike<number>, expected: ArrayLike<number>, what: string, tolerance = 1e-4): void {
   assertEquals(actual.length, expected.length, what);
@@ -21,9 +25,9 @@ function close(actual: ArrayLike<number>, expected: ArrayLike<number>, what: str
   }
 }
 
-for (const format of FORMATS) {
+for (const [format, axis] of FORMATS) {
   gpuTest(
-    `products with a ${format ?? "plain"} matrix in parts are whole, whatever comes after`,
+    `products with a ${format ?? "plain"} matrix (axis ${axis}) in parts are whole, whatever comes after`,
     async (backend) => {
       const reference = new ReferenceBackend();
       const [M, rows, columns] = [2, 600, 70];
@@ -40,7 +44,7 @@ for (const format of FORMATS) {
       const data = numbers(rows * columns);
       let b: Matrix, unpacked = data;
       if (format) {
-        b = backend.pack(data, rows, columns, format);
+        b = backend.pack(data, rows, columns, format, axis);
         unpacked = await backend.unpack(b);
         close(unpacked, data, `unpacked ${format}`, format === "q4" ? 0.1 : format === "q8" ? 0.01 : 1e-3);
       } else {
@@ -110,14 +114,14 @@ gpuTest(
   { maxBindingBytes: 34_816 },
 );
 
-for (const format of FORMATS) {
-  gpuTest(`embeddings reach every part of a ${format ?? "plain"} table`, async (backend) => {
+for (const [format, axis] of FORMATS) {
+  gpuTest(`embeddings reach every part of a ${format ?? "plain"} table (axis ${axis})`, async (backend) => {
     const [V, C, T] = [600, 70, 8];
     const table = numbers(V * C);
     const ids = Uint32Array.of(0, 599, 31, 32, 256, 255, 599, 333);
     const [tokens, positions] = [backend.upload(ids), backend.upload(ids.map((id) => id % 7))];
     const wpe = backend.upload(numbers(7 * C, 2), [7, C]);
-    const wte = format ? backend.pack(table, V, C, format) : backend.upload(table, [V, C]);
+    const wte = format ? backend.pack(table, V, C, format, axis) : backend.upload(table, [V, C]);
     const kept = wte instanceof PackedMatrix ? await backend.unpack(wte) : table;
     const out = backend.upload(new Float32Array(T * C).fill(NaN), [T, C]);
     backend.embedding({ wte, wpe, tokens, positions, out });

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { layoutOf } from "../src/backend/webgpu/packing.ts";
 import { WhetError } from "../src/errors.ts";
 import type { WeightFormat } from "../src/tensor/tensor.ts";
+import { numbersOf, quantize } from "./support/stored.ts";
 import { gpuTest, numbers } from "./support/webgpu.ts";
 
 Deno.test("rows are padded to whole vectors", () => {
@@ -76,6 +77,32 @@ gpuTest("packed weights take the memory that their format says", (backend) => {
     return (backend.stats().allocatedBytes - before) / 256 / 256 * 8;
   });
   assertEquals(taken, [32, 16, 9, 5]); // bits a weight
+});
+
+gpuTest("a matrix in parts becomes what files hold and again what it was", async (backend) => {
+  for (const [rows, columns] of [[600, 71], [600, 72]]) {
+    for (const format of ["f16", "q8", "q4"] as const) {
+      for (const axis of [0, 1] as const) {
+        const what = `${format}, axis ${axis}, ${columns} columns`;
+        const matrix = backend.pack(numbers(rows * columns), rows, columns, format, axis);
+        const [stored, content] = await Promise.all([backend.unpackStored(matrix), backend.unpack(matrix)]);
+        const expected = numbersOf(stored);
+        assert(content.every((x, i) => Math.abs(x - expected[i]) < 1e-6), what);
+        const again = backend.packStored(stored);
+        assertEquals(await backend.unpack(again), content, what);
+        assertEquals(await backend.unpackStored(again), stored, what);
+      }
+    }
+  }
+}, { maxBindingBytes: 9216 });
+
+gpuTest("scales that a half cannot hold are an error that names them, and leave nothing", (backend) => {
+  const stored = quantize(numbers(40), 40, 1, "q4", 0);
+  for (const part of ["scales", "minima"] as const) {
+    const wrong = { ...stored, [part]: Float32Array.of(0.5, -70000) };
+    assertEquals(assertThrows(() => backend.packStored(wrong), WhetError, "-70000").code, "format");
+  }
+  assertEquals(backend.stats().allocations, 0);
 });
 
 gpuTest("a weight that a half cannot hold is an error that names it", (backend) => {
