@@ -6,7 +6,14 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
-import { checkStored, CODE_BITS, codeBytes, isGrouped, LARGEST_HALF, scalesShape } from "../../tensor/stored.ts";
+import {
+  checkStored,
+  CODE_BITS,
+  codeBytes,
+  isGrouped,
+  LARGEST_HALF,
+  scalesShape,
+} from "../../tensor/stored.ts";
 import type { PackedMatrix, StoredMatrix } from "../../tensor/tensor.ts";
 import type { Gpu } from "./gpu.ts";
 import { allocatePacked, layoutOf } from "./packing.ts";
