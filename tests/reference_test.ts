@@ -18,6 +18,19 @@ Deno.test("the reference hands out memory full of NaN", () => {
   assertEquals([...backend.read64(backend.allocate([2]))], [NaN, NaN]);
 });
 
+Deno.test("the reference's stored matrices: a scale for 32 down the rows or along the columns, two nibbles a byte", async () => {
+  using backend = new ReferenceBackend();
+  // 2 x 3, steps of 1 and 2 by rows, which axis 1 keeps and axis 0 has to share.
+  const data = Float32Array.of(0, 7, 15, 1, 31, 3);
+  const rows = await backend.unpackStored(backend.pack(data, 2, 3, "q4", 1));
+  assertEquals([...rows.codes], [0x70, 0x0f, 0x1f]); // 0 7 15 | 0 15 1
+  assertEquals([rows.scales, rows.minima], [Float32Array.of(1, 2), Float32Array.of(0, 1)]);
+  assertEquals(await backend.unpack(backend.packStored(rows)), data);
+  const columns = await backend.unpackStored(backend.pack(data, 2, 3, "q8", 0));
+  assertEquals([...new Int8Array(columns.codes.buffer)], [0, 29, 127, 127, 127, 25]);
+  assertEquals(columns.scales, Float32Array.of(1 / 127, 31 / 127, 15 / 127));
+});
+
 // The kernels' mathematics.
 
 interface Stored {

@@ -328,7 +328,8 @@ export class LanguageModel implements Disposable {
     if (this.weights !== "f32") {
       throw new WhetError(
         "option",
-        `weights: training all weights needs "f32"; ${this.name} was loaded as "${this.weights}"`,
+        `weights: training all weights needs "f32"; ${this.name} was loaded as "${this.weights}": load it with ` +
+          'weights "f32" (--weights f32)',
       );
     }
     const layout = new ParameterLayout(
