@@ -29,13 +29,17 @@ const BLOCK: usize = 256;
 const ROWS: usize = 4;
 /** The largest activation: with weights of at most 4064, 256 products stay below 2³¹. */
 const MOST: f32 = 2047;
-/** Adding it rounds a float to a whole number, which its lowest bits then hold (1.5 · 2²³). */
+/**
+ * As in `math.ts`, constants of loops come from memory. 0: the low halves of bytes; 1: the low half of a word; 2: 1.5 · 2²³,
+ * which rounds a float that it is added to, to a whole number in its lowest bits; 3, 4: half a byte, a byte of a half word.
+ */
+const CONSTANTS: usize = memory.data<u32>([0x0f0f0f0f, 0xffff, 0x4b400000, 0x000f000f, 0x00ff00ff]);
+
 // @ts-ignore: decorator
 @inline
-const ROUND: f32 = 12582912;
-// @ts-ignore: decorator
-@inline
-const ROUND_BITS: i32 = 0x4b400000;
+function constant(i: usize): v128 {
+  return v128.load32_splat(CONSTANTS + i * 4);
+}
 
 // @ts-ignore: decorator
 @inline
@@ -52,20 +56,20 @@ function blocksOf(K: usize): usize {
 /** Bytes of (M, K) activations as whole numbers. */
 export function activationBytes(M: usize, K: usize): usize {
   const rows = (M + ROWS - 1) & ~(ROWS - 1);
-  return rows * (padded(K) * 2 + blocksOf(K) * 4) + (padded(K) / GROUP) * 4;
+  return rows * (padded(K) * 2 + blocksOf(K) * 4) + (padded(K) / GROUP) * 4 + padded(K) * 2;
 }
 
 /** Four numbers times a factor as whole numbers. */
 // @ts-ignore: decorator
 @inline
-function rounded(p: usize, count: usize, factor: v128): v128 {
+function rounded(p: usize, count: usize, factor: v128, round: v128): v128 {
   let x = v128.load(p);
   if (count < 4) {
     x = v128.load32_zero(p);
     if (count > 1) x = v128.load32_lane(p, x, 1, 4);
     if (count > 2) x = v128.load32_lane(p, x, 2, 8);
   }
-  return i32x4.sub(f32x4.add(f32x4.mul(x, factor), f32x4.splat(ROUND)), i32x4.splat(ROUND_BITS));
+  return i32x4.sub(f32x4.add(f32x4.mul(x, factor), round), round);
 }
 
 /** The largest |x| of `count` numbers; NaN if one is. */
@@ -95,6 +99,7 @@ export function roundRows(a: usize, M: usize, K: usize, to: usize, begin: usize,
   const depth = padded(K);
   const blocks = blocksOf(K);
   const scales = to + rowsPadded * depth * 2;
+  const round = constant(2);
   for (let i = begin; i < end; i += ROWS) {
     const rows = min(ROWS, M - i);
     const x = a + i * K * 4;
@@ -120,8 +125,8 @@ export function roundRows(a: usize, M: usize, K: usize, to: usize, begin: usize,
       let place = to + (i * depth + k0 * ROWS) * 2;
       for (let k: usize = 0; k < count; k += 4, place += 32) {
         const n = count - k;
-        const u = i16x8.narrow_i32x4_s(rounded(p0 + k * 4, n, F0), rounded(p1 + k * 4, n, F1));
-        const v = i16x8.narrow_i32x4_s(rounded(p2 + k * 4, n, F2), rounded(p3 + k * 4, n, F3));
+        const u = i16x8.narrow_i32x4_s(rounded(p0 + k * 4, n, F0, round), rounded(p1 + k * 4, n, F1, round));
+        const v = i16x8.narrow_i32x4_s(rounded(p2 + k * 4, n, F2, round), rounded(p3 + k * 4, n, F3, round));
         v128.store(place, v128.shuffle<i32>(u, v, 0, 2, 4, 6));
         v128.store(place, v128.shuffle<i32>(u, v, 1, 3, 5, 7), 16);
       }
@@ -131,11 +136,15 @@ export function roundRows(a: usize, M: usize, K: usize, to: usize, begin: usize,
   }
 }
 
-/** One row of K activations as whole numbers: `[K]`, filled with zeros, its scales, then each group's sum. */
+/**
+ * One row of K activations as whole numbers: `[K]`, filled with zeros, its scales, each group's sum, then the numbers
+ * once more as 32 · high + low, `[K]` bytes of each.
+ */
 export function roundRow(a: usize, K: usize, to: usize): void {
   const depth = padded(K);
   const blocks = blocksOf(K);
   const scales = to + depth * 2;
+  const round = constant(2);
   const sums = scales + blocks * 4;
   for (let b: usize = 0; b < blocks; b++) {
     const k0 = b * BLOCK;
@@ -144,7 +153,7 @@ export function roundRow(a: usize, K: usize, to: usize): void {
     store<f32>(scales + b * 4, most / MOST);
     const factor = f32x4.splat(factorOf(most));
     for (let k: usize = 0; k < count; k += 4) {
-      const x = rounded(a + (k0 + k) * 4, count - k, factor);
+      const x = rounded(a + (k0 + k) * 4, count - k, factor, round);
       v128.store64_lane(to + (k0 + k) * 2, i16x8.narrow_i32x4_s(x, x), 0);
     }
   }
@@ -158,6 +167,15 @@ export function roundRow(a: usize, K: usize, to: usize): void {
     sum = i32x4.add(sum, i32x4.dot_i16x8_s(v128.load(to + k * 2, 48), ones));
     sum = i32x4.add(sum, v128.shuffle<i32>(sum, sum, 2, 3, 0, 1));
     store<i32>(sums + k / 8, i32x4.extract_lane(sum, 0) + i32x4.extract_lane(sum, 1));
+  }
+  if (!ASC_FEATURE_RELAXED_SIMD) return;
+  const highs = sums + depth / 8;
+  const lows = highs + depth;
+  for (let k: usize = 0; k < depth; k += 16) {
+    const x = v128.load(to + k * 2), y = v128.load(to + k * 2, 16);
+    v128.store(highs + k, i8x16.narrow_i16x8_s(i16x8.shr_s(x, 5), i16x8.shr_s(y, 5)));
+    const rest = i16x8.splat(31);
+    v128.store(lows + k, i8x16.narrow_i16x8_s(v128.and(x, rest), v128.and(y, rest)));
   }
 }
 
@@ -327,7 +345,7 @@ function sliceBlocks(panel: usize, kind: u32, k: usize, count: usize, slice: usi
           const from = block + Q4_CODES + (quad / 2) * 64 + h * 32;
           let u = v128.load(from), v = v128.load(from, 16);
           if (quad & 1) u = i32x4.shr_u(u, 4), v = i32x4.shr_u(v, 4);
-          const mask = i32x4.splat(0x0f0f0f0f);
+          const mask = constant(0);
           u = v128.and(u, mask), v = v128.and(v, mask);
           storePairs(
             i16x8.sub(i16x8.mul(i16x8.extend_low_i8x16_u(u), r0), o0),
@@ -378,8 +396,9 @@ function sliceTransposed(
     const step = load<f32>(rowSteps + (row + r) * 4);
     store<f32>(inverse + r * 4, step > 0 ? 1 / step : 0);
   }
-  const round = f32x4.splat(ROUND);
-  const low = i32x4.splat(0xffff);
+  const round = constant(2);
+  const low = constant(1);
+  const nibble = constant(3), byte = constant(4);
   for (let q: usize = 0; q < 4; q++) {
     const scale = v128.load(inverse + q * 16);
     let to = slice + (q / 2) * half + (q & 1) * 16;
@@ -393,10 +412,10 @@ function sliceTransposed(
           const first = inGroup + q * 4;
           let both = v128.load8x8_u(block + Q4_CODES + (first & ~7) * 8 + c * 4);
           if (first & 4) both = i16x8.shr_u(both, 4);
-          both = v128.and(both, i16x8.splat(15));
+          both = v128.and(both, nibble);
           const ratios = i32x4.splat(<i32> load<u16>(block + c)); // two bytes
           const offsets = v128.load32_splat(block + 16 + c * 2);
-          const r = v128.and(v128.shuffle<i8>(ratios, ratios, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), i16x8.splat(255));
+          const r = v128.and(v128.shuffle<i8>(ratios, ratios, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), byte);
           const o = v128.shuffle<i16>(offsets, offsets, 0, 0, 0, 0, 1, 1, 1, 1);
           pair = i16x8.sub(i16x8.mul(both, r), o);
         }
@@ -435,6 +454,7 @@ export function rowRounded(
   const groups = padded(K) / GROUP;
   const scales = a + padded(K) * 2;
   const sums = scales + blocksOf(K) * 4;
+  const highs = sums + groups * 4;
   for (let panel = panelBegin; panel < panelEnd; panel++) {
     const steps = b + panel * bytes;
     let block = steps + STEPS;
@@ -445,8 +465,13 @@ export function rowRounded(
       v128.store(scratch, zero()), v128.store(scratch, zero(), 16);
       v128.store(scratch, zero(), 32), v128.store(scratch, zero(), 48);
       for (; g < last; g++, block += blockBytes(kind)) {
-        if (kind == Q8) groupOf8(a + g * (GROUP * 2), block, scratch);
-        else groupOf4(a + g * (GROUP * 2), block, v128.load32_splat(sums + g * 4), scratch);
+        if (kind == Q8) {
+          groupOf8(a + g * (GROUP * 2), block, scratch);
+        } else {
+          if (ASC_FEATURE_RELAXED_SIMD) groupOf4Relaxed(highs + g * GROUP, padded(K), block, scratch);
+          else groupOf4(a + g * (GROUP * 2), block, scratch);
+          subtractOffsets(block, v128.load32_splat(sums + g * 4), scratch);
+        }
       }
       y0 = fma(f32x4.convert_i32x4_s(v128.load(scratch)), s, y0);
       y1 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 16)), s, y1);
@@ -493,12 +518,12 @@ function groupOf8(x: usize, block: usize, to: usize): void {
   addRatios(c0, c1, block + 8, to + 32), addRatios(d0, d1, block + 12, to + 48);
 }
 
-/** The same of 4-bit codes with offsets; `sum` is the sum of x. */
+/** The same of 4-bit codes, without their offsets. */
 // @ts-ignore: decorator
 @inline
-function groupOf4(x: usize, block: usize, sum: v128, to: usize): void {
+function groupOf4(x: usize, block: usize, to: usize): void {
   let a0 = zero(), a1 = zero(), b0 = zero(), b1 = zero(), c0 = zero(), c1 = zero(), d0 = zero(), d1 = zero();
-  const mask = i32x4.splat(0x0f0f0f0f);
+  const mask = constant(0);
   let p = block + Q4_CODES;
   for (const end = p + 256; p < end; p += 64, x += 16) {
     const s = v128.load64_splat(x), t = v128.load64_splat(x + 8);
@@ -517,6 +542,60 @@ function groupOf4(x: usize, block: usize, sum: v128, to: usize): void {
   }
   addRatios(a0, a1, block, to), addRatios(b0, b1, block + 4, to + 16);
   addRatios(c0, c1, block + 8, to + 32), addRatios(d0, d1, block + 12, to + 48);
+}
+
+/**
+ * The same by 8-bit products: a 4-bit code times a byte stays so small that a group's sums hold in 16 bits. The same
+ * whole numbers come out.
+ *
+ * @param highs The group's activations divided by 32; what is left of each lies `lows` bytes on.
+ */
+// @ts-ignore: decorator
+@inline
+function groupOf4Relaxed(highs: usize, lows: usize, block: usize, to: usize): void {
+  for (let j: usize = 0; j < 64; j += 32) {
+    let h0 = zero(), l0 = zero(), h1 = zero(), l1 = zero();
+    let x = highs;
+    let p = block + Q4_CODES + j;
+    const mask = constant(0);
+    for (const end = p + 256; p < end; p += 64, x += 8) {
+      let u = v128.load(p), v = v128.load(p + 16);
+      let h = v128.load32_splat(x), l = v128.load32_splat(x + lows);
+      let w = v128.and(u, mask);
+      h0 = i16x8.add(h0, i16x8.relaxed_dot_i8x16_i7x16_s(h, w));
+      l0 = i16x8.add(l0, i16x8.relaxed_dot_i8x16_i7x16_s(l, w));
+      w = v128.and(v, mask);
+      h1 = i16x8.add(h1, i16x8.relaxed_dot_i8x16_i7x16_s(h, w));
+      l1 = i16x8.add(l1, i16x8.relaxed_dot_i8x16_i7x16_s(l, w));
+      h = v128.load32_splat(x + 4), l = v128.load32_splat(x + 4 + lows);
+      w = v128.and(i16x8.shr_u(u, 4), mask);
+      h0 = i16x8.add(h0, i16x8.relaxed_dot_i8x16_i7x16_s(h, w));
+      l0 = i16x8.add(l0, i16x8.relaxed_dot_i8x16_i7x16_s(l, w));
+      w = v128.and(i16x8.shr_u(v, 4), mask);
+      h1 = i16x8.add(h1, i16x8.relaxed_dot_i8x16_i7x16_s(h, w));
+      l1 = i16x8.add(l1, i16x8.relaxed_dot_i8x16_i7x16_s(l, w));
+    }
+    addParts(h0, l0, block + j / 4, to + j);
+    addParts(h1, l1, block + j / 4 + 4, to + j + 16);
+  }
+}
+
+/** Four columns' sums, 32 · high + low, times their ratios, added to what `to` holds. */
+// @ts-ignore: decorator
+@inline
+function addParts(high: v128, low: v128, ratios: usize, to: usize): void {
+  const sum = i32x4.add(
+    i32x4.shl(i32x4.extadd_pairwise_i16x8_s(high), 5),
+    i32x4.extadd_pairwise_i16x8_s(low),
+  );
+  const r = i32x4.extend_low_i16x8_u(i16x8.extend_low_i8x16_u(v128.load32_zero(ratios)));
+  v128.store(to, i32x4.add(v128.load(to), i32x4.mul(sum, r)));
+}
+
+/** Takes Σ x · offset off 16 sums; `sum` is Σ x. */
+// @ts-ignore: decorator
+@inline
+function subtractOffsets(block: usize, sum: v128, to: usize): void {
   for (let j: usize = 0; j < 64; j += 16) {
     const offsets = v128.load16x4_u(block + 16 + j / 2);
     v128.store(to + j, i32x4.sub(v128.load(to + j), i32x4.mul(offsets, sum)));
