@@ -254,6 +254,15 @@ for (const candidate of await candidates()) {
     backend.crossEntropy({ logits, targets, loss });
     const losses = await backend.read(loss);
     assert(Number.isNaN(losses[0]) && losses[1] < 1, `losses ${losses}`);
+    for (const bits of [0x7fc00001, 0xffffffff]) {
+      const row = new Float32Array(33).fill(0.5);
+      new Uint32Array(row.buffer)[20] = bits;
+      const logits = backend.upload(row, [1, 33]);
+      const loss = backend.allocate([1]);
+      backend.crossEntropy({ logits, targets: backend.upload(Uint32Array.of(3)), loss, gradientScale: 1 });
+      assert(Number.isNaN((await backend.read(loss))[0]), `the loss beside ${bits.toString(16)}`);
+      assert((await backend.read(logits)).some(Number.isNaN), `the gradient beside ${bits.toString(16)}`);
+    }
 
     const square = backend.allocate([1]);
     const clip = backend.allocate([2]);
@@ -267,6 +276,16 @@ for (const candidate of await candidates()) {
     const identity = backend.upload(Float32Array.of(1, 0, 0, 1), [2, 2]);
     backend.matmul({ a: backend.upload(Float32Array.of(NaN, 0, 1, 2), [2, 2]), b: identity, out });
     assertEquals([...await backend.read(out)], [NaN, NaN, 1, 2]);
+
+    for (const format of ["f16", "q8", "q4"] as const) {
+      const b = backend.pack(Float32Array.of(1, 0, 0, 1), 2, 2, format);
+      for (const bad of [NaN, Infinity]) {
+        backend.matmul({ a: backend.upload(Float32Array.of(1, 2, bad, 1), [2, 2]), b, out });
+        const [x, y, ...broken] = await backend.read(out);
+        assert(Math.abs(x - 1) < 0.01 && Math.abs(y - 2) < 0.01, `${format}: ${x}, ${y} beside ${bad}`);
+        assert(!Number.isFinite(broken[0]), `${format}: ${broken} of ${bad}`);
+      }
+    }
   });
 
   test("memory and work are counted", async (backend) => {

@@ -24,7 +24,7 @@ export function crossEntropy(
     const sum = sumExp(x, V, largest, gradient);
     store<f32>(loss + i * 4, log(sum) + (largest - chosen));
     if (!gradient) continue;
-    const factor = scale / sum;
+    const factor = largest == largest ? scale / sum : largest;
     const factors = f32x4.splat(factor);
     let c: usize = 0;
     for (; c + 4 <= V; c += 4) v128.store(x + c * 4, f32x4.mul(v128.load(x + c * 4), factors));
@@ -33,16 +33,17 @@ export function crossEntropy(
   }
 }
 
+/** The largest of a row, NaN if one is: `exp` makes numbers of some NaN, those whose last bits are set. */
 function maxRow(x: usize, V: usize): f32 {
   let m = v128.load32_splat(x);
   let n = m;
   let c: usize = 0;
   for (; c + 8 <= V; c += 8) {
-    m = f32x4.pmax(m, v128.load(x + c * 4));
-    n = f32x4.pmax(n, v128.load(x + c * 4, 16));
+    m = f32x4.max(m, v128.load(x + c * 4));
+    n = f32x4.max(n, v128.load(x + c * 4, 16));
   }
-  let largest = maxLanes(f32x4.pmax(m, n));
-  for (; c < V; c++) largest = max(largest, load<f32>(x + c * 4));
+  let largest = maxLanes(f32x4.max(m, n));
+  for (; c < V; c++) largest = max<f32>(largest, load<f32>(x + c * 4));
   return largest;
 }
 
