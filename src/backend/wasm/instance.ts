@@ -23,7 +23,10 @@ const SHARED_IMPORT = "\x03env\x06memory\x02\x03";
 function bytesOf(set: InstructionSet, shared = false): Uint8Array<ArrayBuffer> {
   const module = atob(sources[set]);
   const chosen = shared ? module.replace(IMPORT, SHARED_IMPORT) : module;
-  return Uint8Array.from(chosen, (character) => character.charCodeAt(0));
+  // `Uint8Array.from` walks the string by its iterator: 7 to 10 ms instead of 0.2 to 0.8.
+  const bytes = new Uint8Array(chosen.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = chosen.charCodeAt(i);
+  return bytes;
 }
 
 /** Whether this engine can run a build. */
