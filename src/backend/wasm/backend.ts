@@ -15,7 +15,7 @@ import { expect, expectBelow, extents, matrixExtents, sequences } from "./checks
 import { type Call, call } from "./dispatch.ts";
 import { compile, type InstructionSet } from "./instance.ts";
 import { canShare, cores, MOST_THREADS } from "./pool.ts";
-import { KINDS, PANEL, Store, type Threads } from "./store.ts";
+import { aligned, KINDS, PANEL, Store, type Threads } from "./store.ts";
 import { measure, trialBytes, Turbo, turboOf, WIDE } from "./turbo.ts";
 
 /** Rows that one call of an attention kernel takes at most. */
@@ -201,7 +201,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     const out = this.at(args.out, "matmul: out");
     const after = [args.alpha ?? 1, ...this.#epilogue(args, M, N, wide)] as const;
     const panels = Math.ceil(N / PANEL);
-    const bytes = Math.ceil((this.call.activationBytes(M, K) >>> 0) / 64) * 64;
+    const bytes = aligned(this.call.activationBytes(M, K) >>> 0);
     if (M === 1 && !transposed) {
       const { scratch, stride } = this.scratch(64, bytes);
       const activations = scratch - bytes;

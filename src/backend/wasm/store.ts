@@ -422,7 +422,7 @@ function nextTurn(): Promise<void> {
 }
 
 /** The next multiple of 64. */
-function aligned(bytes: number): number {
+export function aligned(bytes: number): number {
   return Math.ceil(bytes / 64) * 64;
 }
 
