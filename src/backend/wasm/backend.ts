@@ -156,18 +156,8 @@ export class WasmBackend extends Store implements tensor.Backend {
       packed ? this.alive(b.memory, "matmul: b").pointer : this.at(b, "matmul: b"),
       ...[kind, transposed] as const,
       this.at(args.out, "matmul: out"),
-      ...[
-        M,
-        N,
-        K,
-        alpha,
-        ...this.#epilogue(args, M, N, wide),
-        scratch,
-        0,
-        M,
-        0,
-        Math.ceil(N / PANEL),
-      ] as const,
+      ...[M, N, K, alpha, ...this.#epilogue(args, M, N, wide)] as const,
+      ...[scratch, 0, M, 0, Math.ceil(N / PANEL)] as const,
     );
   }
 
