@@ -115,6 +115,8 @@ export interface GeluArgs {
   x: Tensor;
   /** x's shape. */
   out: Tensor;
+  /** Instead 0.5 · x · (1 + erf(x / √2)), as Hendrycks & Gimpel (2016) define it and DeBERTa has it. */
+  exact?: boolean;
 }
 
 /** dX = dOut · gelu′(x). */
@@ -193,6 +195,32 @@ export interface CachedAttentionArgs {
   /** H. */
   heads: number;
   /** Factor on query · key. */
+  scale: number;
+}
+
+/**
+ * Disentangled self-attention of DeBERTa (He et al. 2021), within sequences and both ways: row i sees every row j of its own with
+ *
+ *     score(i, j) = scale · (query i · key j + query i · positionKeys[δ] + key j · positionQueries[δ]),   δ = buckets[i − j + L − 1]
+ */
+export interface DisentangledAttentionArgs {
+  /** (T, 3C): query, key, value side by side. */
+  qkv: Tensor;
+  /** (P, C): content-to-position; without it there is no such term. */
+  positionKeys?: Tensor;
+  /** (P, C): position-to-content; without it there is no such term. */
+  positionQueries?: Tensor;
+  /** u32 (2L − 1), each below P and none below the one before; L is at least the longest sequence's length. */
+  buckets?: Tensor;
+  /** u32 (T): the row where row t's sequence starts. */
+  starts: Tensor;
+  /** u32 (T): the row after the last of row t's sequence. */
+  ends: Tensor;
+  /** (T, C). */
+  out: Tensor;
+  /** H. */
+  heads: number;
+  /** Factor on all of a score. */
   scale: number;
 }
 
@@ -519,6 +547,12 @@ export interface Backend extends Disposable {
    * @internal
    */
   cachedAttention(args: CachedAttentionArgs): void;
+  /**
+   * Disentangled self-attention within sequences.
+   *
+   * @internal
+   */
+  disentangledAttention(args: DisentangledAttentionArgs): void;
   /**
    * Softmax cross-entropy and its gradient.
    *
