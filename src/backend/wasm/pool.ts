@@ -127,7 +127,8 @@ export class Pool implements Disposable {
   }
 
   /**
-   * Whether there are workers to share work with; calls another, or wakes those that sleep, when it is time to.
+   * Whether there are workers to share work with, be they on their way; calls another, or wakes those that sleep,
+   * when it is time to.
    *
    * @param work Nanoseconds that the work takes on one thread.
    */
@@ -140,13 +141,19 @@ export class Pool implements Disposable {
         this.#call();
       }
     }
-    if (here === 0) return false;
+    // One that comes while a long call is computed takes its share of what is left.
+    if (here === 0) return this.#awaited;
     this.#missed = Atomics.load(this.#words, tiles.SLEEPERS) < here
       ? this.#options.wake
       : this.#missed + work;
     if (this.#missed < this.#options.wake) return false;
     this.#missed = 0;
     return true;
+  }
+
+  /** Whether a worker was called, and may be on its way. */
+  get #awaited(): boolean {
+    return this.#words.subarray(tiles.CALLED, tiles.CALLED + this.threads).includes(1);
   }
 
   /** Starts a worker, if one is missing. */
