@@ -16,7 +16,7 @@ const TILE = 32;
 const MAX_WIDTH = 128;
 
 /** D, and the variant of the tiled kernels for it. */
-function variant(C: number, heads: number) {
+export function tiledVariant(C: number, heads: number) {
   const D = C / heads;
   if (!Number.isInteger(D) || D > MAX_WIDTH) {
     throw new WhetError(
@@ -34,7 +34,7 @@ function variant(C: number, heads: number) {
 export function attention(gpu: Gpu, args: K.AttentionArgs): void {
   const { heads: H, scale, out } = args;
   const [T, C] = out.shape;
-  const { constants } = variant(C, H);
+  const { constants } = tiledVariant(C, H);
   gpu.run(
     "attention",
     {
@@ -53,7 +53,7 @@ export function attention(gpu: Gpu, args: K.AttentionArgs): void {
 export function attentionBackward(gpu: Gpu, args: K.AttentionBackwardArgs): void {
   const { heads: H, scale } = args;
   const [T, C] = args.out.shape;
-  const { D, constants } = variant(C, H);
+  const { D, constants } = tiledVariant(C, H);
   temporary(gpu, [T, H], (delta) => {
     const { out, dOut } = args;
     const others = { out: slice(out), dOut: slice(dOut) };
@@ -77,7 +77,7 @@ export function attentionBackward(gpu: Gpu, args: K.AttentionBackwardArgs): void
 export function cachedAttention(gpu: Gpu, args: K.CachedAttentionArgs): void {
   const { heads: H, scale, out, keys, values } = args;
   const [T, C] = out.shape;
-  const { D } = variant(C, H);
+  const { D } = tiledVariant(C, H);
   if (keys.dtype === "u32" || values.dtype !== keys.dtype) {
     throw new WhetError(
       "backend",

@@ -15,6 +15,7 @@ import type {
   WeightFormat,
 } from "../../tensor/tensor.ts";
 import * as attention from "./attention.ts";
+import { disentangledAttention } from "./disentangled.ts";
 import * as elementwise from "./elementwise.ts";
 import * as embedding from "./embedding.ts";
 import { Gpu, type GpuOptions } from "./gpu.ts";
@@ -184,6 +185,10 @@ class WebGpuBackend implements K.Backend {
 
   cachedAttention(args: K.CachedAttentionArgs): void {
     attention.cachedAttention(this.gpu, args);
+  }
+
+  disentangledAttention(args: K.DisentangledAttentionArgs): void {
+    disentangledAttention(this.gpu, args);
   }
 
   crossEntropy(args: K.CrossEntropyArgs): void {

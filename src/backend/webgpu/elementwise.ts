@@ -66,8 +66,8 @@ export function fill(gpu: Gpu, { out, value }: { out: Tensor; value: number }): 
 }
 
 /** out = gelu(x). */
-export function gelu(gpu: Gpu, { x, out }: K.GeluArgs): void {
-  elementwise(gpu, "gelu_forward", out.length, { x, out });
+export function gelu(gpu: Gpu, { x, out, exact }: K.GeluArgs): void {
+  elementwise(gpu, exact ? "gelu_exact" : "gelu_forward", out.length, { x, out });
 }
 
 /** dX = dOut · gelu′(x). */
