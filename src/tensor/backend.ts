@@ -397,8 +397,30 @@ export interface BackendStats {
   submissions: number;
   /** Bind groups, buffers and pipelines created so far (WebGPU). */
   creations: number;
+  /** Bind groups among them. */
+  bindGroups?: number;
+  /** Buffers among them. */
+  buffers?: number;
+  /** Pipelines among them. */
+  pipelines?: number;
+  /** Bytes now held of the device's memory, those kept for reuse too (WebGPU). */
+  heldBytes?: number;
   /** Reads of results so far. */
   readbacks: number;
+}
+
+/** What a model takes of a backend's memory, as far as is known before it is loaded. */
+export interface MemoryNeed {
+  /** What errors call the model. */
+  name: string;
+  /** How its weights are stored. */
+  format: WeightFormat;
+  /** Bytes of its weights. */
+  weights: number;
+  /** Bytes of the least that it works with: a sequence's cache and activations. */
+  working: number;
+  /** The largest tensor that a kernel sees whole. */
+  largest: { name: string; bytes: number };
 }
 
 /** The kernels, and the memory they work in. */
@@ -407,8 +429,23 @@ export interface Backend extends Disposable {
   readonly name: "webgpu" | "wasm" | "reference";
   /** The adapter or instruction set in words, as `whet devices` prints it. */
   readonly description: string;
+  /**
+   * Steps of decoding that are to be under way at once, the next beginning on the device before the results of the
+   * one before are here; absent where calls return when their work is done, and reads cost nothing: one.
+   *
+   * @internal
+   */
+  readonly readAhead?: number;
 
   // Memory
+  /**
+   * Refuses what cannot fit, before any of it is loaded; absent where nothing is known of limits.
+   *
+   * @throws {WhetError} `resource` naming the model, what it needs, the limit and what to do.
+   *
+   * @internal
+   */
+  admit?(need: MemoryNeed): Promise<void>;
   /**
    * Allocates a tensor whose content is undefined.
    *
