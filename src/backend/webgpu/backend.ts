@@ -18,6 +18,7 @@ import * as attention from "./attention.ts";
 import { disentangledAttention } from "./disentangled.ts";
 import * as elementwise from "./elementwise.ts";
 import * as embedding from "./embedding.ts";
+import { findFeatures, requestDevice } from "./features.ts";
 import { Gpu, type GpuOptions } from "./gpu.ts";
 import { WGSL } from "./kernels.gen.ts";
 import * as loss from "./loss.ts";
@@ -36,9 +37,9 @@ export type { GpuOptions } from "./gpu.ts";
  * Makes a backend on an adapter's device, with all that the adapter allows.
  *
  * @param adapter From `navigator.gpu.requestAdapter()`; it gives one device, to one backend.
- * @param options Limits lower than the adapter's, for tests.
+ * @param options Limits lower than the adapter's and kernels' paths to choose, for tests.
  * @returns The backend; disposing it frees the device.
- * @throws {WhetError} `backend` if the adapter gives no device.
+ * @throws {WhetError} `backend` if the adapter gives no device, or not what `options` demand of it.
  *
  * @example
  * ```ts
@@ -54,22 +55,23 @@ export type { GpuOptions } from "./gpu.ts";
  * ```
  */
 export async function createWebGpuBackend(adapter: GPUAdapter, options: GpuOptions = {}): Promise<K.Backend> {
-  const requiredLimits: Record<string, number> = {};
-  for (const name in adapter.limits) {
-    const value = adapter.limits[name as keyof GPUSupportedLimits];
-    if (typeof value === "number") requiredLimits[name] = value;
-  }
   const description = adapterName(adapter);
   let device: GPUDevice;
   try {
-    device = await adapter.requestDevice({ requiredLimits });
+    device = await requestDevice(adapter);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new WhetError("backend", `the WebGPU adapter ${description} gives no device: ${reason}`, {
       cause: error,
     });
   }
-  return new WebGpuBackend(new Gpu(device, WGSL, options), description);
+  try {
+    const features = await findFeatures(device, options.subgroups);
+    return new WebGpuBackend(new Gpu(device, WGSL, options, features), description);
+  } catch (error) {
+    device.destroy();
+    throw error;
+  }
 }
 
 /** What an adapter calls itself. */

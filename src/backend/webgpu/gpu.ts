@@ -8,16 +8,19 @@ import { WhetError } from "../../errors.ts";
 import type { BackendStats } from "../../tensor/backend.ts";
 import { type Allocation, type Block, BufferPool } from "./buffers.ts";
 import { describe, describeAll, Faults, mebibytes, oneLine, type Params } from "./faults.ts";
+import { type GpuFeatures, NO_FEATURES } from "./features.ts";
 import { type Kernel, PARAMS_BYTES, PipelineCache } from "./pipelines.ts";
 import { BindGroups, type Bindings, type Slice } from "./slices.ts";
 import type { Constants } from "./template.ts";
 
-/** Limits lower than the adapter's, so that tests reach them with little data. */
+/** Limits lower than the adapter's, so that tests reach them with little data, and the choice of kernels' paths. */
 export interface GpuOptions {
   /** The largest stretch of memory that a kernel sees at once. */
   maxBindingBytes?: number;
   /** The most workgroups along one axis. */
   maxWorkgroups?: number;
+  /** Whether kernels reduce within subgroups; by default where the device has them and they add up. */
+  subgroups?: boolean;
 }
 
 /** Bytes of parameters that one submission holds; what comes after goes into the next. */
@@ -73,11 +76,13 @@ export class Gpu implements Disposable {
    * @param device Where the work is done; it belongs to this object from now on.
    * @param sources The files of `kernels/` by name.
    * @param options Limits for tests.
+   * @param features What kernels may use beyond what every device has.
    */
   constructor(
     readonly device: GPUDevice,
     sources: Readonly<Record<string, string>>,
     options: GpuOptions = {},
+    readonly features: GpuFeatures = NO_FEATURES,
   ) {
     const { limits } = device;
     const bindable = Math.min(limits.maxStorageBufferBindingSize, options.maxBindingBytes ?? Infinity);
@@ -92,7 +97,7 @@ export class Gpu implements Disposable {
     const reading = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
     this.#pool = new BufferPool((bytes) => this.#createBuffer(bytes, usage), limits.maxBufferSize);
     this.#readers = new BufferPool((bytes) => this.#createBuffer(bytes, reading), limits.maxBufferSize);
-    this.#pipelines = new PipelineCache(device, this.#faults, sources);
+    this.#pipelines = new PipelineCache(device, this.#faults, sources, features);
     // A binding of PARAMS_BYTES may begin at the last of the parameters.
     const parameters = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
     this.#uniforms = this.#createBuffer(UNIFORM_BYTES + PARAMS_BYTES, parameters);

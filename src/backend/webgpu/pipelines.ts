@@ -6,6 +6,7 @@
  */
 import { WhetError } from "../../errors.ts";
 import type { Faults } from "./faults.ts";
+import { type GpuFeatures, NO_FEATURES } from "./features.ts";
 import { type Constants, expand } from "./template.ts";
 
 /** A `var<storage>` of a kernel. */
@@ -51,11 +52,13 @@ export class PipelineCache {
    * @param device Where they run.
    * @param faults Who hears of what goes wrong.
    * @param sources The files of `kernels/` by name.
+   * @param features What they may use; the constant `SUBGROUPS` tells them.
    */
   constructor(
     readonly device: GPUDevice,
     readonly faults: Faults,
     readonly sources: Readonly<Record<string, string>>,
+    readonly features: GpuFeatures = NO_FEATURES,
   ) {}
 
   /**
@@ -77,7 +80,12 @@ export class PipelineCache {
   }
 
   #compile(name: string, label: string, constants: Constants, shared: readonly string[]): Kernel {
-    let code = expand(this.sources, name, constants);
+    const { subgroups: SUBGROUPS, enablesSubgroups } = this.features;
+    let code = expand(this.sources, name, { SUBGROUPS, ...constants });
+    const used = code.replace(/\/\/.*/g, "");
+    // Directives come before everything else, whatever file needs them.
+    if (enablesSubgroups && /\bsubgroup\w+\(/.test(used)) code = `enable subgroups;\n${code}`;
+    if (/\bf16\b/.test(used)) code = `enable f16;\n${code}`;
     for (const binding of shared) {
       code = code.replace(
         new RegExp(`var<storage, read> ${binding}:`),
@@ -87,7 +95,7 @@ export class PipelineCache {
     const bindings = [...code.matchAll(STORAGE)]
       .map(([, index, access, name]) => ({ name, index: Number(index), writes: access === "read_write" }))
       .sort((a, b) => a.index - b.index);
-    const fields = [...(PARAMS.exec(code.replace(/\/\/.*/g, ""))?.[1] ?? "").matchAll(FIELD)]
+    const fields = [...(PARAMS.exec(used)?.[1] ?? "").matchAll(FIELD)]
       .map(([, name, type]) => ({ name, float: type === "f32" }));
     if (fields.length * 4 > PARAMS_BYTES) {
       throw new WhetError("backend", `kernels/${name}.wgsl: Params has more than ${PARAMS_BYTES / 4} fields`);
