@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { Metrics, type MetricsLine } from "../src/cli/metrics.ts";
+import { Metrics, type MetricsLine } from "../src/train/metrics.ts";
 import { WhetError } from "../src/errors.ts";
 import type { TrainStep } from "../src/train/trainer.ts";
 import { inTempDir } from "./support/cli.ts";

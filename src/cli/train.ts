@@ -9,12 +9,12 @@ import { ensureDirectory, join, writeAtomically } from "../format/files.ts";
 import { Lora } from "../model/lora.ts";
 import { lossCurve } from "../report/loss_curve.ts";
 import { Progress } from "../report/progress.ts";
+import { Metrics } from "../train/metrics.ts";
 import type { TrainOptions } from "../train/options.ts";
 import { train } from "../train/trainer.ts";
 import type { TRAIN } from "./command_flags.ts";
 import { UsageError, type Values } from "./flags.ts";
 import { interruptible } from "./interrupt.ts";
-import { Metrics } from "./metrics.ts";
 import { given, openModel, readTargets, showLoading } from "./model.ts";
 import { note } from "./output.ts";
 

@@ -89,7 +89,7 @@ export async function loadCheckpoint(
   try {
     const file = await Safetensors.open(source);
     const state = readState(file.metadata, source.name);
-    const differs = difference(state.settings, settings, "");
+    const differs = difference(state.settings, settings);
     if (differs) {
       const [name, before, now] = differs;
       throw new WhetError(
@@ -128,7 +128,7 @@ export async function loadCheckpoint(
 }
 
 /** The first setting that differs, by a name such as `lora.rank`, and both its values. */
-function difference(before: unknown, now: unknown, name: string): [string, unknown, unknown] | null {
+export function difference(before: unknown, now: unknown, name = ""): [string, unknown, unknown] | null {
   if (!isRecord(before) || !isRecord(now)) {
     return JSON.stringify(before) === JSON.stringify(now) ? null : [name, before, now];
   }

@@ -4,7 +4,7 @@
  * @module
  */
 import { explainFileError, writeAtomically } from "../format/files.ts";
-import type { TrainStep } from "../train/trainer.ts";
+import type { TrainStep } from "./trainer.ts";
 
 /** A step, as its line has it. */
 export interface MetricsLine {
@@ -22,16 +22,18 @@ export interface MetricsLine {
   tokens_per_second: number;
   /** Loss of the held-out data, where it was evaluated. */
   eval_loss?: number;
+  /** Seconds since the step before, evaluations included, where they were measured. */
+  seconds?: number;
 }
 
 /** The steps so far, on disk and in memory. */
 export class Metrics implements Disposable {
   /** The steps of the whole run, interruptions and all. */
   readonly lines: MetricsLine[];
-  readonly #path: string;
+  readonly #path: string | null;
   #file: Deno.FsFile | null = null;
 
-  private constructor(path: string, lines: MetricsLine[]) {
+  private constructor(path: string | null, lines: MetricsLine[]) {
     this.#path = path;
     this.lines = lines;
   }
@@ -39,11 +41,11 @@ export class Metrics implements Disposable {
   /**
    * Opens the file of a run.
    *
-   * @param path The file.
+   * @param path The file; null keeps the steps in memory alone.
    * @param resume Whether steps of the run before it was interrupted are to be kept.
    */
-  static async open(path: string, resume: boolean): Promise<Metrics> {
-    return new Metrics(path, resume ? parseLines(await readIfThere(path)) : []);
+  static async open(path: string | null, resume: boolean): Promise<Metrics> {
+    return new Metrics(path, resume && path !== null ? parseLines(await readIfThere(path)) : []);
   }
 
   /**
@@ -52,8 +54,9 @@ export class Metrics implements Disposable {
    * @param step The step.
    * @param lasting Whether to wait until it is on the disk: a checkpoint that follows must find it there,
    * also when the power fails.
+   * @param seconds How long it took since the step before, where that is to be noted too.
    */
-  async add(step: TrainStep, lasting = false): Promise<void> {
+  async add(step: TrainStep, lasting = false, seconds?: number): Promise<void> {
     const line: MetricsLine = {
       step: step.step,
       loss: step.loss,
@@ -62,7 +65,12 @@ export class Metrics implements Disposable {
       tokens: step.tokens,
       tokens_per_second: Math.round(step.tokensPerSecond * 10) / 10,
       ...(step.evalLoss === undefined ? {} : { eval_loss: step.evalLoss }),
+      ...(seconds === undefined ? {} : { seconds: Math.round(seconds * 1e6) / 1e6 }),
     };
+    if (this.#path === null) {
+      this.lines.push(line);
+      return;
+    }
     if (!this.#file) {
       const kept = this.lines.filter(({ step }) => step < line.step);
       this.lines.splice(0, this.lines.length, ...kept);
