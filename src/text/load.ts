@@ -66,7 +66,7 @@ export async function loadTokenizer(
       `${place(missing)}: not found, though ${there} is there; a vocabulary needs both`,
     );
   }
-  const { merges, lines } = readMergesText(mergesText, place("merges.txt"));
+  const { merges, lines } = readMergesText(mergesText);
   const config = await read("tokenizer_config.json") ?? {};
   const configPlace = `${place("tokenizer_config.json")}: added_tokens_decoder`;
   const added = Object.entries(optionalObject(config.added_tokens_decoder, configPlace))
@@ -91,13 +91,13 @@ export async function loadTokenizer(
 }
 
 /** A line for each merge, "left right", after a line that tells the version. */
-function readMergesText(text: string, place: string): { merges: [string, string][]; lines: number[] } {
-  const merges: [string, string][] = [];
+function readMergesText(text: string): { merges: string[]; lines: number[] } {
+  const merges: string[] = [];
   const lines: number[] = [];
   text.split("\n").forEach((line, i) => {
     if (line.endsWith("\r")) line = line.slice(0, -1);
     if (line === "" || line.startsWith("#version")) return;
-    merges.push(pair(line, () => `${place}: line ${i + 1}`));
+    merges.push(line);
     lines.push(i + 1);
   });
   return { merges, lines };
@@ -134,8 +134,7 @@ function readTokenizerJson(json: Json, place: string): [Vocabulary, VocabularyPl
     if (!silent) throw unsupported(place, "post_processor", processor.type);
   }
 
-  const merges = array(model.merges, `${place}: model.merges`)
-    .map((merge, i) => pair(merge, () => `${place}: model.merges[${i}]`));
+  const merges = array(model.merges, `${place}: model.merges`);
   const added = array(json.added_tokens ?? [], `${place}: added_tokens`)
     .map((token, i) => readAddedToken(token, `${place}: added_tokens[${i}]`));
   const vocab = object(model.vocab, `${place}: model.vocab`) as Record<string, number>;
@@ -159,16 +158,6 @@ function readAddedToken(value: unknown, place: string): AddedToken {
     lstrip: token.lstrip === true,
     rstrip: token.rstrip === true,
   };
-}
-
-/** A merge: "left right" or ["left", "right"]. */
-function pair(merge: unknown, place: () => string): [string, string] {
-  const parts: unknown = typeof merge === "string" ? merge.split(" ") : merge;
-  if (Array.isArray(parts) && parts.length === 2) {
-    const [left, right] = parts;
-    if (typeof left === "string" && typeof right === "string" && left && right) return [left, right];
-  }
-  throw expected("two tokens with a space between", merge, place());
 }
 
 function unsupported(place: string, field: string, value: unknown): WhetError {

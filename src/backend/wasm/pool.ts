@@ -153,7 +153,10 @@ export class Pool implements Disposable {
 
   /** Whether a worker was called, and may be on its way. */
   get #awaited(): boolean {
-    return this.#words.subarray(tiles.CALLED, tiles.CALLED + this.threads).includes(1);
+    for (let thread = 1; thread < this.threads; thread++) {
+      if (Atomics.load(this.#words, tiles.CALLED + thread)) return true;
+    }
+    return false;
   }
 
   /** Starts a worker, if one is missing. */
