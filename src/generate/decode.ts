@@ -1,16 +1,21 @@
 /**
  * Decoding: prompts in, tokens out, one forward pass of the new tokens a step.
  *
+ * On a device that works beside the host, several steps are under way at once: a chosen token goes into the next
+ * step in the device's memory, and its id comes back some steps later. What is found out only then, that a text has
+ * ended, makes the steps after it surplus: they are thrown away, and nobody sees them.
+ *
  * @module
  */
-import { WhetError } from "../errors.ts";
 import { type LanguageModel, LOGIT_ROWS, ROWS_AT_ONCE } from "../model/language_model.ts";
 import type { Lora } from "../model/lora.ts";
 import { groupByRows } from "../tensor/sequences.ts";
 import { Ops } from "../tensor/ops.ts";
 import { KeyValueCache } from "./cache.ts";
 import { checkSampling, MOST_CHOICES, Sampler, type SamplingOptions } from "./sampler.ts";
-import { StopFilter } from "./stop.ts";
+import { begin, type GeneratedChunk, type Prompt, type Sequence } from "./sequence.ts";
+
+export type { FinishReason, GeneratedChunk, Prompt } from "./sequence.ts";
 
 /** How text is generated; what is not given has the value in brackets. */
 export interface GenerateOptions extends SamplingOptions {
@@ -22,36 +27,12 @@ export interface GenerateOptions extends SamplingOptions {
   signal?: AbortSignal;
 }
 
-/** Why generation ended: the text's end or a stop string, or as many tokens as were allowed. */
-export type FinishReason = "stop" | "length";
-
-/** A token as it comes. */
-export interface GeneratedChunk {
-  /** Text that became whole with this token; empty inside a character or a possible stop string. */
-  text: string;
-  /** The token's id. */
-  token: number;
-  /** Natural log of the token's probability by the model, before temperature, penalty and cuts. */
-  logProb: number;
-  /** Which prompt of the batch; 0 for a single one. */
-  index: number;
-  /** With a sequence's last token: why it ends. */
-  finishReason?: FinishReason;
-}
-
-/** Text, or token ids. */
-export type Prompt = string | readonly number[];
-
-const DEFAULT_MAX_TOKENS = 128;
-
-/** One sequence being generated. */
-interface Sequence {
-  index: number;
-  tokens: number[];
-  pending: number[];
-  left: number;
-  filter: StopFilter;
-  decoder: { push(id: number): string; flush(): string };
+/** A step that is under way. */
+interface Step {
+  /** Whose tokens it chooses. */
+  sequences: readonly Sequence[];
+  /** These, and their log-probabilities, once they are here. */
+  chosen: Promise<[tokens: Uint32Array, logProbs: Float32Array]>;
 }
 
 /**
@@ -59,7 +40,8 @@ interface Sequence {
  *
  * Several generations may go on side by side, and beside scoring and training. Each keeps the adapter
  * that was attached when it was called, or none, whatever is attached or detached meanwhile; an
- * adapter that is being trained is used as it is at each step. Merging changes the weights under all.
+ * adapter that is being trained is used as it is when a step begins, on a GPU a few tokens ahead. Merging
+ * changes the weights under all.
  *
  * @param model The model.
  * @param prompts A batch; each is continued by itself.
@@ -86,85 +68,57 @@ async function* decode(
   signal?.throwIfAborted();
   model.networkWith(adapter); // Throws if either was disposed.
   const sampling = checkSampling(options);
-  let active = begin(model, prompts, options);
-  const capacity = active.reduce((most, { tokens, left }) => Math.max(most, tokens.length + left), 0);
-  using cache = new KeyValueCache(model.arena, model.config, model.weights, active.length, capacity);
+  const sequences = begin(model, prompts, options);
+  const capacity = sequences.reduce((most, { tokens, left }) => Math.max(most, tokens.length + left), 0);
+  using cache = new KeyValueCache(model.arena, model.config, model.weights, sequences.length, capacity);
   using sampler = new Sampler(
     model.arena,
     model.config.vocab_size,
     sampling,
-    active.map(({ tokens }) => tokens),
+    sequences.map(({ tokens }) => tokens),
   );
 
-  while (active.length > 0) {
-    const running: Sequence[] = [];
-    const least = ROWS_AT_ONCE / Math.min(LOGIT_ROWS, MOST_CHOICES);
-    const rows = active.map(({ pending }) => Math.max(pending.length, least));
-    for (const group of groupByRows(rows, ROWS_AT_ONCE)) {
-      const sequences = group.map((i) => active[i]);
+  const most = model.backend.readAhead ?? 1;
+  const underway: Step[] = []; // The oldest first.
+  let round: Sequence[][] = []; // Groups that are still to make a step before any makes another.
+  for (;;) {
+    while (underway.length < most) {
+      if (round.length === 0) round = groups(sequences.filter(({ goesOn }) => goesOn));
+      if (round.length === 0 || !isReady(round[0], sampler)) break;
       signal?.throwIfAborted();
-      const [tokens, logProbs] = await step(model, adapter, cache, sampler, sequences);
-      for (const [row, sequence] of sequences.entries()) {
-        signal?.throwIfAborted();
-        const chunk = advance(model, sequence, tokens[row], logProbs[row]);
-        if (!chunk.finishReason) running.push(sequence);
-        yield chunk;
-      }
+      const group = round.shift()!;
+      underway.push(step(model, adapter, cache, sampler, group));
     }
-    active = running;
+    const oldest = underway.shift();
+    if (!oldest) return;
+    const [tokens, logProbs] = await oldest.chosen;
+    for (const [row, sequence] of oldest.sequences.entries()) {
+      if (sequence.finished) continue;
+      signal?.throwIfAborted();
+      yield sequence.take(tokens[row], logProbs[row]);
+    }
   }
 }
 
-/** Checks everything before anything is computed. */
-function begin(model: LanguageModel, prompts: readonly Prompt[], options: GenerateOptions): Sequence[] {
-  const { n_positions } = model.config;
-  const { maxTokens } = options;
-  if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens >= 1)) {
-    throw new WhetError("option", `maxTokens: expected a whole number of at least 1, got ${maxTokens}`);
-  }
-  const stops = typeof options.stop === "string" ? [options.stop] : options.stop ?? [];
-  if (stops.some((stop) => stop === "")) {
-    throw new WhetError("option", "stop: an empty string would end every text at once; leave it out");
-  }
-  if (prompts.length === 0) throw new WhetError("option", "prompt: an empty batch has nothing to continue");
-  return prompts.map((prompt, index) => {
-    const what = prompts.length > 1 ? `prompt ${index}` : "prompt";
-    const tokens = tokensOf(model, prompt, what);
-    if (tokens.length === 0) {
-      throw new WhetError("option", `${what}: it is empty; give at least one character, or <|endoftext|>`);
-    }
-    model.checkTokens(tokens, what);
-    const left = maxTokens ?? Math.min(DEFAULT_MAX_TOKENS, n_positions - tokens.length);
-    if (tokens.length + left > n_positions || left < 1) {
-      throw new WhetError(
-        "option",
-        `${what}: ${tokens.length} tokens and ${
-          Math.max(left, 1)
-        } more are beyond ${model.name}'s window of ` +
-          `${n_positions}; shorten the prompt or lower maxTokens (--max-tokens)`,
-      );
-    }
-    return {
-      index,
-      tokens,
-      pending: tokens,
-      left,
-      filter: new StopFilter(stops),
-      decoder: model.tokenizer.decoder(),
-    };
-  });
+/** Sequences that go through the network together. */
+function groups(sequences: readonly Sequence[]): Sequence[][] {
+  const least = ROWS_AT_ONCE / Math.min(LOGIT_ROWS, MOST_CHOICES);
+  const rows = sequences.map(({ pending }) => Math.max(pending, least));
+  return groupByRows(rows, ROWS_AT_ONCE).map((group) => group.map((i) => sequences[i]));
 }
 
-function tokensOf(model: LanguageModel, prompt: Prompt, what: string): number[] {
-  if (typeof prompt === "string") return model.tokenizer.encode(prompt);
-  if (typeof prompt === "object" && prompt !== null && Symbol.iterator in prompt) return [...prompt];
-  throw new WhetError("option", `${what}: expected text or a list of token ids, got ${prompt}`);
+/** Whether all tokens that a group feeds to the network are at hand: here, or where the sampler left them. */
+function isReady(group: readonly Sequence[], sampler: Sampler): boolean {
+  return group.every(({ underway }) => underway === 0) || sampler.chosen(indicesOf(group)) !== null;
+}
+
+function indicesOf(group: readonly Sequence[]): number[] {
+  return group.map(({ index }) => index);
 }
 
 /**
- * Runs the tokens that are new in each sequence, chooses the next ones and gives these, with their log-probabilities,
- * once they are here: all but that is enqueued when this returns. What was chosen in the last step for the same
- * sequences is taken from the backend's memory.
+ * Runs the tokens that are new in each sequence and chooses the next ones; all that is begun on the device when
+ * this returns. What was chosen in the last step for the same sequences is taken from the backend's memory.
  */
 function step(
   model: LanguageModel,
@@ -172,18 +126,19 @@ function step(
   cache: KeyValueCache,
   sampler: Sampler,
   sequences: readonly Sequence[],
-): Promise<[tokens: Uint32Array, logProbs: Float32Array]> {
+): Step {
   const rows: { token: number; position: number; slot: number }[] = [];
   const last: number[] = [];
-  for (const { index, tokens, pending } of sequences) {
-    const first = tokens.length - pending.length;
-    for (const [i, token] of pending.entries()) rows.push({ token, position: first + i, slot: index });
+  for (const { index, tokens, fed, pending } of sequences) {
+    for (let position = fed; position < fed + pending; position++) {
+      rows.push({ token: tokens[position], position, slot: index });
+    }
     last.push(rows.length - 1);
   }
   const column = (name: "token" | "position" | "slot") => Uint32Array.from(rows, (row) => row[name]);
-  const indices = sequences.map(({ index }) => index);
+  const indices = indicesOf(sequences);
   const network = model.networkWith(adapter);
-  return model.arena.scope(() => {
+  const chosen = model.arena.scope(() => {
     const ops = new Ops(model.arena);
     const upload = (data: Uint32Array) => model.arena.upload(data);
     const tokens = sampler.chosen(indices) ?? upload(column("token")),
@@ -198,29 +153,11 @@ function step(
     const chosen = sampler.choose(ops.unembed(ends, network.wte), indices);
     return Promise.all([model.backend.readU32(chosen.tokens), model.backend.read(chosen.logProbs)]);
   });
-}
-
-/** Takes in a sequence's next token; gives what of its text may be shown. */
-function advance(model: LanguageModel, sequence: Sequence, token: number, logProb: number): GeneratedChunk {
-  const { index, tokens, filter, decoder } = sequence;
-  if (!Number.isFinite(logProb)) {
-    throw new WhetError(
-      "diverged",
-      `${model.name} gives logits that are not numbers; its weights are broken, or its adapter's`,
-    );
+  chosen.catch(() => {}); // Whoever waits for it hears of it; of surplus, nobody needs to.
+  model.backend.flush(); // A submission of its own, whatever follows in this turn: the token is not to wait for the next.
+  for (const sequence of sequences) {
+    sequence.fed += sequence.pending;
+    sequence.underway++;
   }
-  tokens.push(token);
-  sequence.pending = [token];
-  sequence.left--;
-  if (token === model.tokenizer.endOfText) {
-    const { text, stopped } = filter.push(decoder.flush());
-    return { text: stopped ? text : text + filter.flush(), token, logProb, index, finishReason: "stop" };
-  }
-  let { text, stopped } = filter.push(decoder.push(token));
-  if (stopped) return { text, token, logProb, index, finishReason: "stop" };
-  if (sequence.left > 0) return { text, token, logProb, index };
-  const rest = filter.push(decoder.flush());
-  stopped = rest.stopped;
-  text += stopped ? rest.text : rest.text + filter.flush();
-  return { text, token, logProb, index, finishReason: stopped ? "stop" : "length" };
+  return { sequences, chosen };
 }

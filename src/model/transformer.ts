@@ -133,7 +133,7 @@ export class Transformer {
       : ops.attention(qkv, context, H, scale);
     x = ops.linear(attended, attn.c_proj, x);
 
-    const inner = ops.gelu(ops.linear(ops.layerNorm(x, ln_2, epsilon), mlp.c_fc)); // (T, n_inner)
+    const inner = ops.linearGelu(ops.layerNorm(x, ln_2, epsilon), mlp.c_fc); // (T, n_inner)
     return ops.linear(inner, mlp.c_proj, x);
   }
 

@@ -179,6 +179,15 @@ export class Ops {
     return out;
   }
 
+  /** gelu(x W + b); in one kernel where neither a tape nor an adapter needs what lies between, (T, out). */
+  linearGelu(x: Tensor, layer: Linear): Tensor {
+    const { weight, bias, lora } = layer;
+    if (lora || this.#records([x, weight, bias])) return this.gelu(this.linear(x, layer));
+    const out = this.#arena.temporary([x.shape[0], weight.shape[1]]);
+    this.#backend.matmul({ a: x, b: weight, bias, activation: "gelu", out });
+    return out;
+  }
+
   #linearBackward(tape: Tape, x: Tensor, { weight, bias }: Linear, dOut: Tensor): void {
     tape.contribute(
       x,
@@ -283,15 +292,20 @@ export class Ops {
     return loss;
   }
 
-  /** Records an op if there is a tape and one of its inputs wants a gradient. */
+  /** Whether there is a tape, and one of an op's inputs wants a gradient. */
+  #records(inputs: readonly (Matrix | undefined)[]): boolean {
+    return this.tape !== null && inputs.some((input) => input?.requiresGradient);
+  }
+
+  /** Records an op if it is to be. */
   #record(
     output: Tensor,
     inputs: readonly (Matrix | undefined)[],
     saved: readonly Tensor[],
     backward: (gradient: Tensor, tape: Tape) => void,
   ): void {
-    const tape = this.tape;
-    if (!tape || !inputs.some((input) => input?.requiresGradient)) return;
+    if (!this.#records(inputs)) return;
+    const tape = this.tape!;
     tape.record(output, saved, (gradient) => backward(gradient, tape));
   }
 

@@ -53,6 +53,8 @@ export function sizeClass(bytes: number): number {
 export class BufferPool {
   /** Bytes of live allocations, as taken from the device. */
   liveBytes = 0;
+  /** Bytes of all buffers, free ones too. */
+  heldBytes = 0;
   #idleBytes = 0;
   /** By size, the oldest last. */
   readonly #free = new Map<number, Block[]>();
@@ -88,6 +90,7 @@ export class BufferPool {
   pin(size: number): Block {
     const block = { id: ++this.#ids, buffer: this.create(size), bytes: size, used: 0, forget: [] };
     this.#all.add(block);
+    this.heldBytes += size;
     return block;
   }
 
@@ -139,5 +142,6 @@ export class BufferPool {
     block.forget.length = 0;
     block.buffer.destroy();
     this.#all.delete(block);
+    this.heldBytes -= block.bytes;
   }
 }

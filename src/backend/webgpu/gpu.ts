@@ -64,6 +64,8 @@ export class Gpu implements Disposable {
   readonly #stagingData = new Uint8Array(STAGING_BYTES);
   #stagingBytes = 0;
   #uploadedBytes = 0;
+  /** Bytes of buffers that belong to no pool. */
+  #ownBytes = 0;
   #flushing?: Promise<void>;
 
   // Counters
@@ -100,7 +102,7 @@ export class Gpu implements Disposable {
     this.#pipelines = new PipelineCache(device, this.#faults, sources, features);
     // A binding of PARAMS_BYTES may begin at the last of the parameters.
     const parameters = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
-    this.#uniforms = this.#createBuffer(UNIFORM_BYTES + PARAMS_BYTES, parameters);
+    this.#uniforms = this.#createOwn(UNIFORM_BYTES + PARAMS_BYTES, parameters);
     const [nothing, sink] = [this.#pool.pin(256), this.#pool.pin(256)];
     const { maxBindingBytes } = this;
     this.#groups = new BindGroups(device, this.#faults, this.#uniforms, maxBindingBytes, nothing, sink);
@@ -108,12 +110,15 @@ export class Gpu implements Disposable {
 
   /** What is allocated, in bytes as taken from the device, and what was done. */
   stats(): BackendStats {
+    const [bindGroups, buffers, pipelines] = [this.#groups.created, this.#buffers, this.#pipelines.created];
     return {
       allocatedBytes: this.#pool.liveBytes,
       allocations: this.allocations,
       dispatches: this.#dispatches,
       submissions: this.#submissions,
-      creations: this.#buffers + this.#pipelines.created + this.#groups.created,
+      creations: bindGroups + buffers + pipelines,
+      ...{ bindGroups, buffers, pipelines },
+      heldBytes: this.#pool.heldBytes + this.#readers.heldBytes + this.#ownBytes,
       readbacks: this.#readbacks,
     };
   }
@@ -168,7 +173,7 @@ export class Gpu implements Disposable {
 
   /** Writes by a copy among the recorded commands. */
   #stage({ buffer }: Block, offset: number, data: Float32Array | Uint32Array): void {
-    this.#staging ??= this.#createBuffer(STAGING_BYTES, GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST);
+    this.#staging ??= this.#createOwn(STAGING_BYTES, GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST);
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     this.#stagingData.set(bytes, this.#stagingBytes);
     this.#copies().copyBufferToBuffer(this.#staging, this.#stagingBytes, buffer, offset, bytes.length);
@@ -198,6 +203,12 @@ export class Gpu implements Disposable {
     buffer.unmap();
     this.#readers.release(reader);
     return content;
+  }
+
+  /** A buffer for as long as the device lives. */
+  #createOwn(size: number, usage: number): GPUBuffer {
+    this.#ownBytes += size;
+    return this.#createBuffer(size, usage);
   }
 
   #createBuffer(size: number, usage: number): GPUBuffer {
@@ -294,7 +305,7 @@ export class Gpu implements Disposable {
     this.#disposed = true;
     this.#faults.close();
     this.#pass = this.#encoder = undefined;
-    this.allocations = 0;
+    this.allocations = this.#ownBytes = 0;
     this.#pool.destroy();
     this.#readers.destroy();
     this.device.destroy();
