@@ -17,11 +17,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> gradients: array<f32>;
+@group(0) @binding(1) var<storage, read> gradients: array<$ELEMENT>;
 @group(0) @binding(2) var<storage, read> clip: array<f32>; // (2): the norm, the factor
-@group(0) @binding(3) var<storage, read_write> parameters: array<f32>;
-@group(0) @binding(4) var<storage, read_write> m: array<f32>;
-@group(0) @binding(5) var<storage, read_write> v: array<f32>;
+@group(0) @binding(3) var<storage, read_write> parameters: array<$ELEMENT>;
+@group(0) @binding(4) var<storage, read_write> m: array<$ELEMENT>;
+@group(0) @binding(5) var<storage, read_write> v: array<$ELEMENT>;
 
 fn element(i: u32) {
   let g = gradients[i] * clip[1];

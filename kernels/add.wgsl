@@ -6,9 +6,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<$ELEMENT>;
+@group(0) @binding(2) var<storage, read> b: array<$ELEMENT>;
+@group(0) @binding(3) var<storage, read_write> out: array<$ELEMENT>;
 
 fn element(i: u32) {
   out[i] = $A[i] + $B[i];

@@ -31,14 +31,20 @@ fn main(
   let row = n * p.V;
   var largest = -3.4e38;
   var sum = 0.0;
-  for (var v = thread; v < p.V; v += THREADS) {
-    let logit = logits[row + v];
-    if (logit > largest) {
-      sum = sum * exp(largest - logit) + 1.0;
-      largest = logit;
-    } else {
-      sum += exp(logit - largest);
+  for (var v = thread; v < p.V; v += THREADS * 4) {
+    // Four at once, that memory be asked for all of them before the first is needed.
+    var four = vec4f(-3.4e38);
+    //#for j in 0..4
+    if (v + $j * THREADS < p.V) {
+      four[$j] = logits[row + v + $j * THREADS];
     }
+    //#end
+    let peak = max(max(max(four.x, four.y), max(four.z, four.w)), largest);
+    sum *= exp(largest - peak);
+    largest = peak;
+    //#for j in 0..4
+    sum += select(0.0, exp(four[$j] - peak), v + $j * THREADS < p.V);
+    //#end
   }
   let maximum = maxAcross(thread, largest);
   sum = sumAcross(thread, sum * exp(largest - maximum));
@@ -52,8 +58,14 @@ fn main(
   }
   storageBarrier();
   workgroupBarrier();
-  for (var v = thread; v < p.V; v += THREADS) {
-    let probability = exp(logits[row + v] - maximum) / sum;
-    logits[row + v] = select(probability, probability - 1.0, v == answer) * p.scale;
+  let share = 1.0 / sum;
+  for (var v = thread; v < p.V; v += THREADS * 4) {
+    //#for j in 0..4
+    let v$j = v + $j * THREADS;
+    if (v$j < p.V) {
+      let probability = exp(logits[row + v$j] - maximum) * share;
+      logits[row + v$j] = select(probability, probability - 1.0, v$j == answer) * p.scale;
+    }
+    //#end
   }
 }

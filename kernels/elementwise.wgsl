@@ -1,4 +1,5 @@
-// The frame of kernels that treat every element alike: they define `element(i)`, and `length` in Params.
+// The frame of kernels that treat every element alike: they define `element(i)`, and `length` in Params. Where the
+// length allows it, an element is a vector of four ($ELEMENT, $WORD).
 //#import index
 
 @compute @workgroup_size(256)

@@ -7,8 +7,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> out: array<u32>;
+@group(0) @binding(1) var<storage, read_write> out: array<$WORD>;
 
 fn element(i: u32) {
-  out[i] = p.bits;
+  out[i] = $WORD(p.bits);
 }

@@ -1,21 +1,19 @@
 // out = (x − mean) · rstd · weight + bias, a row per workgroup; the variance is taken around the mean,
 // which a sum of squares less the mean's square would not survive in f32.
-//#import index
-//#import reduce
-
-const THREADS = 64u;
+//#import row
 
 struct Params {
   T: u32,
   C: u32,
+  W: u32,
   epsilon: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>; // (T, C)
-@group(0) @binding(2) var<storage, read> weight: array<f32>; // (C)
-@group(0) @binding(3) var<storage, read> bias: array<f32>; // (C)
-@group(0) @binding(4) var<storage, read_write> out: array<f32>; // (T, C)
+@group(0) @binding(1) var<storage, read> x: array<$ELEMENT>; // (T, C)
+@group(0) @binding(2) var<storage, read> weight: array<$ELEMENT>; // (C)
+@group(0) @binding(3) var<storage, read> bias: array<$ELEMENT>; // (C)
+@group(0) @binding(4) var<storage, read_write> out: array<$ELEMENT>; // (T, C)
 @group(0) @binding(5) var<storage, read_write> mean: array<f32>; // (T)
 @group(0) @binding(6) var<storage, read_write> rstd: array<f32>; // (T)
 
@@ -29,21 +27,30 @@ fn main(
   if (t >= p.T) {
     return;
   }
+  let row = t * p.W;
   var sum = 0.0;
-  for (var c = thread; c < p.C; c += THREADS) {
-    sum += x[t * p.C + c];
+  //#for k in 0..PER
+  let i$k = thread + $k * THREADS;
+  var x$k = $ELEMENT();
+  if (i$k < p.W) {
+    x$k = x[row + i$k];
+    sum += total(x$k);
   }
+  //#end
   let average = sumAcross(thread, sum) / f32(p.C);
   var squares = 0.0;
-  for (var c = thread; c < p.C; c += THREADS) {
-    let deviation = x[t * p.C + c] - average;
-    squares += deviation * deviation;
+  //#for k in 0..PER
+  x$k -= average;
+  if (i$k < p.W) {
+    squares += total(x$k * x$k);
   }
+  //#end
   let scale = 1.0 / sqrt(sumAcross(thread, squares) / f32(p.C) + p.epsilon);
-  for (var c = thread; c < p.C; c += THREADS) {
-    let i = t * p.C + c;
-    out[i] = (x[i] - average) * scale * weight[c] + bias[c];
+  //#for k in 0..PER
+  if (i$k < p.W) {
+    out[row + i$k] = x$k * scale * weight[i$k] + bias[i$k];
   }
+  //#end
   if (thread == 0) {
     mean[t] = average;
     rstd[t] = scale;

@@ -2,6 +2,57 @@
 // file), in an order that never changes. Every thread gets the result.
 
 var<workgroup> partial: array<f32, THREADS>;
+//#if PAIRS
+var<workgroup> partials: array<vec2f, THREADS>;
+//#end
+//#if SUBGROUPS
+
+// Whatever subgroups there are, however many threads each has and whichever: every thread leaves its subgroup's result,
+// of a sum the first alone; then each subgroup goes through all that was left.
+
+fn sumAcross(thread: u32, value: f32) -> f32 {
+  let lane = subgroupExclusiveAdd(1u);
+  let width = subgroupAdd(1u);
+  let own = subgroupAdd(value);
+  partial[thread] = select(0.0, own, lane == 0);
+  workgroupBarrier();
+  var sum = 0.0;
+  for (var i = lane; i < THREADS; i += width) {
+    sum += partial[i];
+  }
+  workgroupBarrier();
+  return subgroupAdd(sum);
+}
+
+fn maxAcross(thread: u32, value: f32) -> f32 {
+  let lane = subgroupExclusiveAdd(1u);
+  let width = subgroupAdd(1u);
+  partial[thread] = subgroupMax(value);
+  workgroupBarrier();
+  var largest = partial[lane];
+  for (var i = lane + width; i < THREADS; i += width) {
+    largest = max(largest, partial[i]);
+  }
+  workgroupBarrier();
+  return subgroupMax(largest);
+}
+//#if PAIRS
+
+fn sumPairsAcross(thread: u32, value: vec2f) -> vec2f {
+  let lane = subgroupExclusiveAdd(1u);
+  let width = subgroupAdd(1u);
+  let own = subgroupAdd(value);
+  partials[thread] = select(vec2f(), own, lane == 0);
+  workgroupBarrier();
+  var sum = vec2f();
+  for (var i = lane; i < THREADS; i += width) {
+    sum += partials[i];
+  }
+  workgroupBarrier();
+  return subgroupAdd(sum);
+}
+//#end
+//#else
 
 fn sumAcross(thread: u32, value: f32) -> f32 {
   partial[thread] = value;
@@ -30,3 +81,20 @@ fn maxAcross(thread: u32, value: f32) -> f32 {
   workgroupBarrier();
   return largest;
 }
+//#if PAIRS
+
+fn sumPairsAcross(thread: u32, value: vec2f) -> vec2f {
+  partials[thread] = value;
+  workgroupBarrier();
+  for (var half = THREADS / 2; half > 0; half /= 2) {
+    if (thread < half) {
+      partials[thread] += partials[thread + half];
+    }
+    workgroupBarrier();
+  }
+  let sum = partials[0];
+  workgroupBarrier();
+  return sum;
+}
+//#end
+//#end

@@ -9,7 +9,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<$ELEMENT>;
 @group(0) @binding(2) var<storage, read_write> partials: array<f32>;
 
 @compute @workgroup_size(THREADS)
@@ -20,7 +20,11 @@ fn main(
 ) {
   var sum = 0.0;
   for (var i = group.x * THREADS + thread; i < p.length; i += groups.x * THREADS) {
+//#if VECTORS
+    sum += dot(x[i], x[i]);
+//#else
     sum += x[i] * x[i];
+//#end
   }
   sum = sumAcross(thread, sum);
   if (thread == 0) {

@@ -5,7 +5,7 @@
  */
 import { WhetError } from "../../errors.ts";
 import type * as K from "../../tensor/backend.ts";
-import { elementwise } from "./elementwise.ts";
+import { elementwise, SCALARS } from "./elementwise.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
 import { slice } from "./slices.ts";
@@ -57,7 +57,7 @@ export function attentionBackward(gpu: Gpu, args: K.AttentionBackwardArgs): void
   temporary(gpu, [T, H], (delta) => {
     const { out, dOut } = args;
     const others = { out: slice(out), dOut: slice(dOut) };
-    elementwise(gpu, "attention_delta", T * H, { delta }, { D }, undefined, others);
+    elementwise(gpu, "attention_delta", T * H, { delta }, { D }, SCALARS, others);
     const bindings = {
       qkv: slice(args.qkv),
       dOut: slice(dOut),

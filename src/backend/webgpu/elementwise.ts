@@ -12,6 +12,11 @@ import { type Bindings, slice } from "./slices.ts";
 
 /** Threads of an elementwise workgroup. */
 const THREADS = 256;
+const NO_CONSTANTS: Constants = {};
+/** The variant of a kernel that takes a number for an element. */
+export const SCALARS: Constants = { VECTORS: false, ELEMENT: "f32", WORD: "u32" };
+/** The variant that takes a vector of four, where the length allows it. */
+export const QUADS: Constants = { VECTORS: true, ELEMENT: "vec4f", WORD: "vec4u" };
 
 /**
  * Runs a kernel over tensors of one length.
@@ -20,6 +25,7 @@ const THREADS = 256;
  * @param length The tensors' elements.
  * @param tensors Those that are worked through together, by the names in the WGSL.
  * @param params Its parameters beside `length` and `first`, the index of a stretch's first element.
+ * @param constants Which variant; one that is not of VECTORS takes numbers one by one whatever the length.
  * @param others What every stretch sees whole.
  */
 export function elementwise(
@@ -28,7 +34,7 @@ export function elementwise(
   length: number,
   tensors: Readonly<Record<string, Tensor>>,
   params: Readonly<Record<string, number>> = {},
-  constants?: Constants,
+  constants: Constants = NO_CONSTANTS,
   others?: Bindings,
 ): void {
   const step = gpu.maxBindingBytes / 4;
@@ -36,7 +42,11 @@ export function elementwise(
     const count = Math.min(step, length - first);
     const bindings: Record<string, ReturnType<typeof slice> | undefined> = { ...others };
     for (const key in tensors) bindings[key] = slice(tensors[key], first, count);
-    gpu.run(name, bindings, { length: count, first, ...params }, [Math.ceil(count / THREADS)], constants);
+    const quads = count % 4 === 0 && constants.VECTORS !== false;
+    const width = quads ? count / 4 : count;
+    const grid = [Math.ceil(width / THREADS)] as const;
+    const variant = { ...(quads ? QUADS : SCALARS), ...constants };
+    gpu.run(name, bindings, { length: width, first, ...params }, grid, variant);
   }
 }
 
@@ -86,6 +96,7 @@ export function dropout(gpu: Gpu, { x, out, probability, key, accumulate }: K.Dr
     accumulate: Number(accumulate ?? false),
   };
   elementwise(gpu, "dropout", out.length, inPlace ? { out } : { x, out }, params, {
+    ...SCALARS,
     X: inPlace ? "out" : "x",
   });
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import type * as K from "../../tensor/backend.ts";
+import { QUADS, SCALARS } from "./elementwise.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
 import { slice } from "./slices.ts";
@@ -33,7 +34,8 @@ export function sumOfSquares(gpu: Gpu, { x, out, accumulate }: K.SumOfSquaresArg
     for (let at = 0; at < x.length; at += step) {
       const length = Math.min(step, x.length - at);
       const bindings = { x: slice(x, at, length), partials: slice(partials) };
-      gpu.run("sum_of_squares", bindings, { length, first }, [groups(length), 1]);
+      const [width, variant] = length % 4 ? [length, SCALARS] : [length / 4, QUADS];
+      gpu.run("sum_of_squares", bindings, { length: width, first }, [groups(length), 1], variant);
       first += groups(length);
     }
     const bindings = { partials: slice(partials), out: slice(out) };

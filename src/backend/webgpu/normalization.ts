@@ -6,13 +6,24 @@
 import type * as K from "../../tensor/backend.ts";
 import type { Gpu } from "./gpu.ts";
 import { slice } from "./slices.ts";
+import type { Constants } from "./template.ts";
 
 /** Columns of one workgroup of a sum over rows. */
 const COLUMNS = 32;
 
+/** The variant of a kernel that holds a row of C elements in registers, and W, how many it takes them for. */
+function rows(C: number): { W: number; constants: Constants } {
+  const VECTORS = C % 4 === 0;
+  const W = VECTORS ? C / 4 : C;
+  const THREADS = W > 512 ? 256 : 64;
+  const ELEMENT = VECTORS ? "vec4f" : "f32";
+  return { W, constants: { THREADS, PER: Math.ceil(W / THREADS), VECTORS, ELEMENT } };
+}
+
 /** out = (x − mean) · rstd · weight + bias. */
 export function layerNorm(gpu: Gpu, args: K.LayerNormArgs): void {
   const [T, C] = args.x.shape;
+  const { W, constants } = rows(C);
   gpu.run(
     "layer_norm",
     {
@@ -23,8 +34,9 @@ export function layerNorm(gpu: Gpu, args: K.LayerNormArgs): void {
       mean: slice(args.mean),
       rstd: slice(args.rstd),
     },
-    { T, C, epsilon: args.epsilon },
+    { T, C, W, epsilon: args.epsilon },
     [T],
+    constants,
   );
 }
 
@@ -39,11 +51,13 @@ export function layerNormBackward(gpu: Gpu, args: K.LayerNormBackwardArgs): void
     dOut: slice(args.dOut),
   };
   if (dX) {
+    const { W, constants } = rows(C);
     gpu.run(
       "layer_norm_backward",
       { ...forward, weight: slice(args.weight), dX: slice(dX) },
-      { T, C, accumulate: Number(args.accumulate ?? false) },
+      { T, C, W, accumulate: Number(args.accumulate ?? false) },
       [T],
+      { ...constants, PAIRS: true },
     );
   }
   if (dWeight || dBias) {
