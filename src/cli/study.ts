@@ -4,12 +4,16 @@
  * @module
  */
 import { Dialogues } from "../data/dialogues.ts";
-import { ensureDirectory, join, writeAtomically } from "../format/files.ts";
-import { lossCurve } from "../report/loss_curve.ts";
+import { join } from "../format/files.ts";
+import { Lora } from "../model/lora.ts";
 import { Progress } from "../report/progress.ts";
 import { NANO_TRAINING, type Study, study } from "../report/study.ts";
+import { writeStudy } from "../report/study_files.ts";
+import type { LazyScorer } from "../report/study_judge.ts";
+import { STUDY_PRESET } from "../report/study_preset.ts";
+import type { TrainStep } from "../train/trainer.ts";
 import type { STUDY } from "./command_flags.ts";
-import type { Values } from "./flags.ts";
+import { UsageError, type Values } from "./flags.ts";
 import { interruptible } from "./interrupt.ts";
 import { given, openModel, readTargets, showLoading } from "./model.ts";
 import { note, printLine } from "./output.ts";
@@ -30,38 +34,56 @@ export interface StudyOutcome {
   seconds: number;
 }
 
+type StudyValues = Values<typeof STUDY>;
+
 const DEFAULT_OUT = "whet-study";
+/** What `--reward-model` says where a preset's is not wanted. */
+const NO_JUDGE = "none";
+/** Flags that say how to train, of no use with an adapter that is trained already. */
+const TRAINING = ["steps", "rank", "alpha", "targets", "lr", "checkpoint-every"] as const;
 
 /** Runs the experiment; see `STUDY` for the flags. */
-export async function runStudy(values: Values<typeof STUDY>): Promise<StudyOutcome> {
+export async function runStudy(values: StudyValues): Promise<StudyOutcome> {
   const { quiet } = values;
-  const source = values.model ?? "nano";
-  const out = values.out ?? (mayWrite(DEFAULT_OUT) ? DEFAULT_OUT : null);
-  if (out !== null) await ensureDirectory(out);
+  checkTogether(values);
+  const preset = values.preset === "study" ? STUDY_PRESET : null;
+  const source = values.model ?? preset?.model ?? "nano";
+  const out = values.out ?? (may("write", DEFAULT_OUT) ? DEFAULT_OUT : null);
+  // Parts that cannot be read back are not worth writing.
+  const kept = out !== null && may("read", out) ? out : undefined;
   const loading = showLoading(quiet);
   const read = (from: string | undefined) => from === undefined ? undefined : Dialogues.load(from, loading);
-  const data = await read(values.data);
-  const evalData = await read(values["eval-data"]);
+  const [trainOn, testOn] = sources(values);
+  const evalData = await read(testOn);
+  const data = values.adapter !== undefined && evalData ? undefined : await read(trainOn);
   loading.finish();
-  using model = await openModel(source, values);
-  const { result, report: page, lora } = await interruptible((signal) => {
-    let bar: Progress | null = null;
-    return study({
-      ...{ model, signal },
+  using model = await openModel(source, { ...values, adapter: undefined });
+  using adapter = values.adapter === undefined ? null : await Lora.load(values.adapter, loading);
+  const show = new Shown(quiet);
+  const interrupted = () =>
+    kept === undefined
+      ? "interrupted; nothing of the study was kept"
+      : "interrupted; the same command goes on from here";
+  const found = await interruptible((signal) =>
+    study({
+      ...{ model, signal, overwrite: values.overwrite, compareWithOriginal: preset !== null },
       ...given({
-        data,
-        evalData,
-        seed: values.seed,
-        questions: values.questions,
-        maxTokens: values["max-tokens"],
-        temperature: values.temperature,
+        ...{ data, evalData, out: kept, adapter: adapter ?? undefined, seed: values.seed },
+        ...{ rewardModel: rewardModel(values), checkpointEvery: values["checkpoint-every"] },
+        questions: values.questions ?? preset?.questions,
+        maxTokens: values["max-tokens"] ?? preset?.sampling.maxTokens,
+        temperature: values.temperature ?? preset?.sampling.temperature,
+        topK: values["top-k"],
+        topP: values["top-p"] ?? preset?.sampling.topP,
       }),
       lora: {
+        ...preset?.lora,
         ...given({ rank: values.rank, alpha: values.alpha }),
         ...(values.targets === undefined ? {} : { targets: readTargets(values.targets) }),
       },
       training: {
-        ...(source === "nano" ? NANO_TRAINING : {}),
+        ...preset?.training,
+        ...(source === "nano" && !preset ? NANO_TRAINING : {}),
         ...given({
           steps: values.steps,
           batchSize: values["batch-size"],
@@ -70,66 +92,134 @@ export async function runStudy(values: Values<typeof STUDY>): Promise<StudyOutco
           lossOn: values["loss-on"] as "all" | "responses" | undefined,
         }),
       },
-      onStep: (step) => {
-        bar ??= new Progress({ total: step.steps, label: "train", quiet });
-        bar.update({
-          done: step.step,
-          fields: { loss: step.loss.toFixed(4), "tokens/s": Math.round(step.tokensPerSecond) },
-        });
-        if (step.step === step.steps) bar.finish();
-      },
-      onNote: (text) => quiet || note(text),
-    });
-  }, () => "interrupted; nothing of the study was kept");
-  using _ = lora;
+      onStep: (step) => show.step(step),
+      onProgress: ({ part, done, total }) => show.part(part, done, total),
+      onNote: (text) => show.note(text),
+    }), interrupted).finally(() => show.finish());
+  using lora = adapter ? null : found.lora;
+  const { result } = found;
   if (!values.json) showAnswers(result);
-  const report = out === null ? null : await save(out, result, page, lora);
+  const report = out === null ? null : kept ? join(kept, "report.html") : await writeStudy(out, found);
+  if (out !== null && !kept) await lora?.save(join(out, "adapter"));
   if (!quiet) {
     note(
       report
-        ? `the report is ${report}; beside it the figures as JSON, the pictures, the adapter`
+        ? `the report is ${report}; beside it the figures as JSON, the pictures${
+          adapter ? "" : ", the adapter"
+        }`
         : "no report was written: it needs --allow-write",
     );
   }
   return {
     loss_base: result.lossBase,
     loss_tuned: result.lossTuned,
-    score_base: null,
-    score_tuned: null,
+    score_base: result.scores?.meanBase ?? null,
+    score_tuned: result.scores?.meanTuned ?? null,
     ...{ report, seconds: result.seconds },
   };
 }
 
-/** Report, figures, pictures and adapter. */
-async function save(
-  out: string,
-  result: Study["result"],
-  page: string,
-  lora: Study["lora"],
-): Promise<string> {
-  const { points, evalPoints } = result;
-  await lora.save(join(out, "adapter"));
-  await writeAtomically(
-    join(out, "loss.svg"),
-    lossCurve(points, { title: "Loss of every step", show: "steps" }),
-  );
-  await writeAtomically(
-    join(out, "loss-means.svg"),
-    lossCurve(points, { title: "Mean loss", show: "means", evalPoints }),
-  );
-  await writeAtomically(join(out, "study.json"), `${JSON.stringify(result, null, 2)}\n`);
-  const report = join(out, "report.html");
-  await writeAtomically(report, page);
-  return report;
+/** Flags that exclude each other. */
+function checkTogether(values: StudyValues): void {
+  const trains = TRAINING.find((name) => values[name] !== undefined);
+  if (values.adapter !== undefined && trains) {
+    throw new UsageError(`--adapter, --${trains}: with an adapter nothing is trained; leave one of them out`);
+  }
+  if (values["reward-weights"] !== undefined && !judgeOf(values)) {
+    throw new UsageError("--reward-weights: say by --reward-model whose weights");
+  }
+}
+
+/** What to train on and what to test on; the preset's test data belong to its training data alone. */
+function sources(values: StudyValues): [data: string | undefined, evalData: string | undefined] {
+  const preset = values.preset === "study" ? STUDY_PRESET : null;
+  return [
+    values.data ?? preset?.data,
+    values["eval-data"] ?? (values.data === undefined ? preset?.evalData : undefined),
+  ];
+}
+
+/** The reward model's source, if one is wanted. */
+function judgeOf(values: StudyValues): string | null {
+  const source = values["reward-model"] ?? (values.preset === "study" ? STUDY_PRESET.rewardModel : NO_JUDGE);
+  return source === NO_JUDGE ? null : source;
+}
+
+/** The reward model, loaded when answers are there to be scored. */
+function rewardModel(values: StudyValues): LazyScorer | undefined {
+  const source = judgeOf(values);
+  if (source === null) return undefined;
+  const weights = values["reward-weights"] as "f32" | "f16" | "q8" | "q4" | undefined;
+  return {
+    name: weights ? `${source} (${weights})` : source,
+    async load() {
+      const { RewardModel } = await import("../score/reward.ts");
+      const loading = showLoading(values.quiet);
+      try {
+        return await RewardModel.load(source, {
+          ...given({ weights, threads: values.threads, backend: values.backend as "auto" | undefined }),
+          ...(values.strict ? { instructionSet: "strict" } : {}),
+          onProgress: loading.onProgress,
+        });
+      } finally {
+        loading.finish();
+      }
+    },
+  };
+}
+
+/** What is shown of a study on its way: a bar for each part, notes between them. */
+class Shown {
+  #bar: { label: string; bar: Progress } | null = null;
+
+  constructor(readonly quiet: boolean) {}
+
+  step({ step, steps, loss, tokensPerSecond }: TrainStep): void {
+    const fields = { loss: loss.toFixed(4), "tokens/s": Math.round(tokensPerSecond) };
+    this.#update("train", { done: step, total: steps, fields });
+  }
+
+  part(part: string, done: number, total: number): void {
+    this.#update(part, { done, total });
+  }
+
+  note(text: string): void {
+    this.finish();
+    if (!this.quiet) note(text);
+  }
+
+  finish(): void {
+    this.#bar?.bar.finish();
+    this.#bar = null;
+  }
+
+  #update(
+    label: string,
+    { total, ...update }: { done: number; total: number; fields?: Record<string, string | number> },
+  ): void {
+    if (this.#bar?.label !== label) {
+      this.finish();
+      this.#bar = { label, bar: new Progress({ total, label, quiet: this.quiet }) };
+    }
+    this.#bar!.bar.update(update);
+    if (update.done === total) this.finish();
+  }
 }
 
 /** A look at what changed, before the report is opened. */
-function showAnswers({ answers, lossBase, lossTuned }: Study["result"]): void {
-  for (const { prompt, base, tuned } of answers) {
+function showAnswers({ answers, lossBase, lossTuned, scores }: Study["result"]): void {
+  for (const { prompt, base, tuned } of answers.slice(0, 8)) {
     const question = prompt.split("\n\nHuman:").at(-1)!.replace("\n\nAssistant:", "").trim();
     printLine(`\n${question}\n  before: ${short(base)}\n  after:  ${short(tuned)}`);
   }
+  if (answers.length > 8) printLine(`\n(${answers.length - 8} more answers are in the report)`);
   printLine(`\nheld-out loss ${lossBase.toFixed(4)} before, ${lossTuned.toFixed(4)} after`);
+  if (!scores) return;
+  const { meanBase, meanTuned, interval: [low, high], wins, ties, losses } = scores;
+  printLine(
+    `mean reward ${meanBase.toFixed(4)} before, ${meanTuned.toFixed(4)} after; the difference is between ` +
+      `${low.toFixed(4)} and ${high.toFixed(4)}; ${wins} better, ${ties} equal, ${losses} worse`,
+  );
 }
 
 function short(text: string): string {
@@ -137,7 +227,7 @@ function short(text: string): string {
   return line === "" ? "(nothing)" : line.length > 160 ? `${line.slice(0, 157)}…` : line;
 }
 
-/** Whether writing there needs no question to the person; asks nothing. */
-function mayWrite(path: string): boolean {
-  return Deno.permissions.querySync({ name: "write", path }).state === "granted";
+/** Whether it needs no question to the person; asks nothing. */
+function may(name: "read" | "write", path: string): boolean {
+  return Deno.permissions.querySync({ name, path }).state === "granted";
 }

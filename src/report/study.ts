@@ -3,20 +3,39 @@
  *
  * @module
  */
-import { BatchStream } from "../data/batches.ts";
 import type { Dialogues } from "../data/dialogues.ts";
-import { lastExchange } from "../data/example.ts";
 import { WhetError } from "../errors.ts";
 import { GPT2 } from "../gpt2.ts";
 import { Lora, type LoraOptions } from "../model/lora.ts";
-import { evaluate, type Evaluation } from "../score/evaluate.ts";
-import { bits } from "../tensor/random.ts";
-import { STOP } from "../text/templates.ts";
-import type { TrainOptions } from "../train/options.ts";
-import { train, type TrainStep } from "../train/trainer.ts";
+import { identifyData, identifyModel } from "../train/identity.ts";
+import { checkTrainOptions, fingerprint, type TrainOptions } from "../train/options.ts";
+import type { TrainStep } from "../train/trainer.ts";
 import { VERSION } from "../version.ts";
+import { readData } from "./study_data.ts";
+import { writeStudy } from "./study_files.ts";
+import { recordedScores, scoreAnswers, type StudyJudge, summarise, tryJudge } from "./study_judge.ts";
+import {
+  answerQuestions,
+  type AnswerSampling,
+  type HeldOut,
+  measureLoss,
+  pickQuestions,
+} from "./study_parts.ts";
+import { StudyRecord } from "./study_record.ts";
 import { studyReport } from "./study_report.ts";
-import type { StudyAnswer, StudyResult } from "./study_result.ts";
+import type { StudyResult } from "./study_result.ts";
+import { collectResult } from "./study_collect.ts";
+import { digest, fineTune, type Trained } from "./study_training.ts";
+
+/** How far a part of a study is. */
+export interface StudyProgress {
+  /** The part, in words. */
+  part: string;
+  /** How much of it is done. */
+  done: number;
+  /** How much there is. */
+  total: number;
+}
 
 /** What a study is made of; with nothing given it runs on the model and the dialogues that are part of Whet. */
 export interface StudyOptions {
@@ -26,20 +45,41 @@ export interface StudyOptions {
   data?: Dialogues;
   /** Held-out data [nano's, or the last tenth of `data`, which is then not trained on]. */
   evalData?: Dialogues;
-  /** The adapter's shape [rank 8, alpha 16, all linear layers]. */
+  /** An adapter to compare the plain model with; nothing is trained then [none]. */
+  adapter?: Lora;
+  /** The shape of the adapter that is trained [rank 8, alpha 16, all linear layers]. */
   lora?: LoraOptions;
   /** The training's settings. */
   training?: Omit<TrainOptions, "lora" | "evalData" | "checkpoint" | "resume" | "signal">;
+  /** Who scores the answers, such as a reward model [nobody]. */
+  rewardModel?: StudyJudge;
   /** How many held-out questions both models answer [8]. */
   questions?: number;
   /** The most tokens of an answer [64]. */
   maxTokens?: number;
   /** Temperature of the answers [0, the likeliest token each time]. */
   temperature?: number;
+  /** Answers choose among the k likeliest tokens only; 0 for all [0]. */
+  topK?: number;
+  /** Answers choose among the likeliest tokens of this probability together only [1]. */
+  topP?: number;
   /** Seed of everything random [0]. */
   seed?: number;
+  /**
+   * A directory for report, figures, pictures and adapter, and for each part as soon as it is done: a study that
+   * was interrupted goes on there when it is called again, and ends as if it had not been [in memory alone].
+   */
+  out?: string;
+  /** Begins anew, whatever study is in `out` [false]. */
+  overwrite?: boolean;
+  /** Steps between the checkpoints of the training in `out` [100]. */
+  checkpointEvery?: number;
+  /** Whether the report sets it beside the study that Whet repeats [false]. */
+  compareWithOriginal?: boolean;
   /** Called after each training step. */
   onStep?: (step: TrainStep) => void;
+  /** Called as the other parts proceed. */
+  onProgress?: (progress: StudyProgress) => void;
   /** Called with a line of words when a part begins. */
   onNote?: (text: string) => void;
   /** Ends the study when aborted. */
@@ -52,7 +92,7 @@ export interface Study {
   result: StudyResult;
   /** The same as one self-contained HTML page. */
   report: string;
-  /** The trained adapter. */
+  /** The adapter. */
   lora: Lora;
 }
 
@@ -63,11 +103,16 @@ export const NANO_TRAINING = { steps: 300, learningRate: 3e-3 } as const;
 const EVALUATIONS = 8;
 
 /**
- * Runs the experiment: evaluates the plain model, lets it answer, fine-tunes it, and does both again.
+ * Runs the experiment: evaluates the plain model, lets it answer, fine-tunes it, does both again, and has all
+ * answers scored if there is a reward model.
+ *
+ * With `out`, every part is written there when it is done, answers and scores as they come, the training at its
+ * checkpoints. The same call after any interruption does what is left; the result is the same, times aside.
  *
  * @param options Model, data, settings.
  * @returns Figures and answers, and the adapter.
- * @throws {WhetError} As loading, training and generating do.
+ * @throws {WhetError} As loading, training and generating do; "mismatch" where `out` holds a study with other
+ * settings.
  *
  * @example
  * ```ts
@@ -78,176 +123,124 @@ const EVALUATIONS = 8;
  * ```
  */
 export async function study(options: StudyOptions = {}): Promise<Study> {
-  const begin = performance.now();
-  const { questions = 8, maxTokens = 64, temperature = 0, seed = 0, signal } = options;
-  const note = options.onNote ?? (() => {});
-  if (!Number.isInteger(questions) || questions < 0) {
-    throw new WhetError("option", `questions: expected a whole number of at least 0, got ${questions}`);
-  }
   const owned = options.model ? null : await GPT2.load("nano");
   try {
     const model = options.model ?? owned!;
-    const { data, held, description } = await readData(options);
     const training = owned ? { ...NANO_TRAINING, ...options.training } : options.training ?? {};
-    const sequenceLength = training.sequenceLength ?? Math.min(256, model.config.n_positions);
-    const lossOn = training.lossOn ?? (options.data ? "all" : "responses");
-
-    note("the plain model: loss and answers");
-    model.detach();
-    const evaluateHeld = () => evaluateOn(model, held, { sequenceLength, lossOn });
-    const before = await evaluateHeld();
-    const asked = pickQuestions(model, held, { questions, maxTokens, seed });
-    const prompts = asked.map(({ prompt }) => prompt);
-    const sampling = { maxTokens, temperature, seed, stop: STOP, signal };
-    const plain = await answer(model, prompts, sampling);
-
-    note("fine-tuning");
-    const lora = Lora.create(model, { targets: "all-linear", seed, ...options.lora });
-    const steps = training.steps ?? (training.epochs ? undefined : 200);
-    const settings = {
-      seed,
-      ...training,
-      ...{ steps, sequenceLength, lossOn, lora, signal, evalData: held },
-      evalEvery: Math.max(1, Math.round((steps ?? 1000) / EVALUATIONS)),
-    };
-    const points: StudyResult["points"] = [];
-    const evalPoints: StudyResult["points"] = [{ step: 0, loss: before.loss }];
-    let tokens = 0, seconds = 0;
-    for await (const step of train(model, data, settings)) {
-      options.onStep?.(step);
-      points.push({ step: step.step, loss: step.loss });
-      if (step.evalLoss !== undefined) evalPoints.push({ step: step.step, loss: step.evalLoss });
-      tokens += step.tokens;
-      seconds += step.tokens / step.tokensPerSecond;
-    }
-
-    note("the tuned model: loss and answers");
-    const after = await evaluateHeld();
-    const tuned = await answer(model, prompts, sampling);
-    const answers: StudyAnswer[] = asked.map(({ prompt, reference }, i) => (
-      { prompt, reference, base: plain[i], tuned: tuned[i] }
-    ));
-    const { rank, alpha, targets } = lora.config;
-    const result: StudyResult = {
-      model: model.name,
-      data: description,
-      lossBase: before.loss,
-      lossTuned: after.loss,
-      perplexityBase: before.perplexity,
-      perplexityTuned: after.perplexity,
-      evalTokens: before.tokens,
-      ...{ points, evalPoints, answers },
-      settings: {
-        ...{ steps: points.length, "batch size": settings.batchSize ?? 4, "sequence length": sequenceLength },
-        ...{ "learning rate": settings.learningRate ?? 2e-4, schedule: settings.schedule ?? "linear" },
-        ...{ rank, alpha, targets: [targets].flat().join(", "), "loss on": lossOn, weights: model.weights },
-        ...{ "answers up to": `${maxTokens} tokens`, temperature, seed },
-      },
-      parametersTrained: lora.parameterCount,
-      parametersTotal: model.parameterCount,
-      tokensPerSecond: tokens / seconds,
-      seconds: (performance.now() - begin) / 1000,
-      environment: {
-        whet: VERSION,
-        deno: globalThis.Deno?.version.deno ?? "none",
-        backend: model.backend.description,
-      },
-    };
+    const found = await run(model, { ...options, training });
     if (owned) {
       owned.detach();
-      await lora.unbind();
+      await found.lora.unbind();
     }
-    return { result, report: studyReport(result), lora };
+    return found;
   } finally {
     owned?.[Symbol.dispose]();
   }
 }
 
-async function readData(
-  { data, evalData }: StudyOptions,
-): Promise<{ data: Dialogues; held: Dialogues; description: string }> {
-  if (!data) {
-    const { nanoDialogues } = await import("../nano/nano.ts");
-    const { training, held } = await nanoDialogues();
-    const description = `${training.length} dialogues that are part of Whet, ${
-      (evalData ?? held).length
-    } others held out`;
-    return { data: training, held: evalData ?? held, description };
+async function run(model: GPT2, options: StudyOptions): Promise<Study> {
+  const { rewardModel: judge, out, seed = 0, questions = 8, signal } = options;
+  const note = options.onNote ?? (() => {});
+  if (!Number.isInteger(questions) || questions < 0) {
+    throw new WhetError("option", `questions: expected a whole number of at least 0, got ${questions}`);
   }
-  if (evalData) {
-    return {
-      data,
-      held: evalData,
-      description: `${data.length} examples, ${evalData.length} others held out`,
-    };
-  }
-  const kept = data.length - Math.max(1, Math.round(data.length / 10));
-  if (kept < 1) {
-    throw new WhetError(
-      "option",
-      "data: a single example leaves nothing to hold out; give more, or evalData",
-    );
-  }
-  return {
-    data: data.slice(0, kept),
-    held: data.slice(kept),
-    description: `${kept} examples, the last ${data.length - kept} of the data held out`,
-  };
-}
-
-async function evaluateOn(
-  model: GPT2,
-  held: Dialogues,
-  { sequenceLength, lossOn }: { sequenceLength: number; lossOn: "all" | "responses" },
-): Promise<Evaluation> {
-  const batches = new BatchStream(held, model.tokenizer, {
-    ...{ sequenceLength, lossOn },
-    batchSize: 4,
-    shuffle: false,
-    epochs: 1,
-  });
-  return await evaluate(model, batches);
-}
-
-/** Held-out dialogues whose last question fits the window with its answer, chosen by seed. */
-function pickQuestions(
-  model: GPT2,
-  held: Dialogues,
-  { questions, maxTokens, seed }: { questions: number; maxTokens: number; seed: number },
-): { prompt: string; reference: string }[] {
-  const order = [...held].map((example, i) => ({ example, key: bits(i, [seed >>> 0, 0x9e57]) }));
-  order.sort((a, b) => a.key - b.key);
-  const picked: { prompt: string; reference: string }[] = [];
-  for (const { example } of order) {
-    if (picked.length === questions) break;
-    const exchange = exchangeOf(example);
-    if (!exchange) continue;
-    const { prompt, response } = exchange;
-    if (model.tokenizer.encode(prompt).length + maxTokens > model.config.n_positions) continue;
-    picked.push({ prompt, reference: response.trim() });
-  }
-  return picked;
-}
-
-/** The last question and answer of an example, if it has one. */
-function exchangeOf(
-  example: Parameters<typeof lastExchange>[0],
-): { prompt: string; response: string } | null {
+  const { maxTokens = 64, temperature = 0, topK = 0, topP = 1 } = options;
+  const sampling: AnswerSampling = { maxTokens, temperature, topK, topP };
+  const { data, held, description } = await readData(options);
+  model.detach();
+  const { lora, training, how } = prepare(model, held, options);
+  let trained: Trained | null = null;
   try {
-    return lastExchange(example);
+    const settings = await identify();
+    using record = out === undefined
+      ? StudyRecord.inMemory()
+      : await StudyRecord.open(out, settings, { overwrite: options.overwrite });
+    const known = await recordedScores(record, judge);
+    if (judge && !known) {
+      note(`the reward model ${judge.name}: whether it can be had`);
+      await tryJudge(judge);
+    }
+    if (!judge) note("no reward model was given: answers are not scored, only likelihoods are reported");
+
+    const part = (name: string) => ({
+      ...{ record, signal },
+      onProgress: (done: number, total: number) => options.onProgress?.({ part: name, done, total }),
+    });
+    note("the plain model: loss and answers");
+    const before = await measureLoss(model, held, how, "loss-base", part("loss, plain"));
+    const asked = pickQuestions(model, held, { questions, maxTokens, seed });
+    if (asked.length < questions) {
+      note(`only ${asked.length} questions: no more of the held-out data fit the window with their answers`);
+    }
+    const prompts = asked.map(({ prompt }) => prompt);
+    const ask = (which: "answers-base" | "answers-tuned", name: string) =>
+      answerQuestions(model, prompts, { ...sampling, seed }, which, part(name));
+    const plain = await ask("answers-base", "answers, plain");
+
+    if (options.adapter) {
+      model.attach(lora);
+      trained = { lora, lines: [] };
+    } else {
+      note("fine-tuning");
+      const { checkpointEvery = 100, onStep } = options;
+      trained = await fineTune(model, data, lora, training, { record, checkpointEvery, onStep });
+    }
+
+    note("the tuned model: loss and answers");
+    const after = await measureLoss(model, held, how, "loss-tuned", part("loss, fine-tuned"));
+    const tuned = await ask("answers-tuned", "answers, fine-tuned");
+    const answers = asked.map((question, i) => ({ ...question, base: plain[i].text, tuned: tuned[i].text }));
+    if (judge && !known) note("scores of all answers");
+    const scores = judge && await scoreAnswers(judge, answers, part("scores"));
+
+    const result = collectResult({
+      ...{ model, description, before, after, plain, tuned, answers, scores, seed, sampling, how },
+      ...{ lines: trained.lines, lora: trained.lora, training: options.adapter ? null : training },
+      summary: scores && summarise(scores, seed),
+      comparison: options.compareWithOriginal ?? false,
+    });
+    const report = studyReport(result);
+    if (out !== undefined) await writeStudy(out, { result, report });
+    return { result, report, lora: trained.lora };
   } catch (error) {
-    if (error instanceof WhetError) return null;
+    model.detach();
+    if (!options.adapter) (trained?.lora ?? lora)[Symbol.dispose]();
     throw error;
   }
+
+  /** All that decides what the parts hold. */
+  async function identify(): Promise<Record<string, unknown>> {
+    if (out === undefined) return {};
+    const { description, name } = model.backend;
+    const checked = checkTrainOptions(model, training);
+    return {
+      whet: VERSION,
+      // Threads change no bit, instruction sets do.
+      backend: name === "wasm" ? description.split(", ").slice(0, 2).join(", ") : description,
+      model: { config: model.config, weights: model.weights, digest: await identifyModel(model) },
+      ...(options.adapter
+        ? { adapter: await digest(model, lora), held: how }
+        : { training: { ...await fingerprint(model, data, checked), evalEvery: checked.evalEvery } }),
+      heldOut: identifyData(held),
+      ...{ questions, answers: sampling, seed },
+    };
+  }
 }
 
-async function answer(
+/** The adapter, and all settings of the training, checked before anything is computed. */
+function prepare(
   model: GPT2,
-  prompts: readonly string[],
-  options: Parameters<GPT2["generate"]>[1],
-): Promise<string[]> {
-  const answers = prompts.map(() => "");
-  if (prompts.length === 0) return answers;
-  for await (const { text, index } of model.generate(prompts, options)) answers[index] += text;
-  return answers.map((text) => text.trim());
+  held: Dialogues,
+  { adapter, training: given = {}, seed = 0, data, lora: shape, signal }: StudyOptions,
+): { lora: Lora; training: TrainOptions; how: HeldOut } {
+  const lora = adapter ?? Lora.create(model, { targets: "all-linear", seed, ...shape });
+  const steps = given.steps ?? (given.epochs ? undefined : 200);
+  const training: TrainOptions = {
+    ...{ seed, ...given, steps, lora, signal, evalData: held },
+    sequenceLength: given.sequenceLength ?? Math.min(256, model.config.n_positions),
+    lossOn: given.lossOn ?? (data ? "all" : "responses"),
+    evalEvery: given.evalEvery ?? Math.max(1, Math.round((steps ?? 1000) / EVALUATIONS)),
+  };
+  const { batchSize, sequenceLength, lossOn, packing } = checkTrainOptions(model, training);
+  return { lora, training, how: { batchSize, sequenceLength, lossOn, packing } };
 }

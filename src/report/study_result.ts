@@ -37,6 +37,8 @@ export interface StudyScores {
   interval: [low: number, high: number];
   /** The interval's level [0.95]. */
   level?: number;
+  /** Resamples of the bootstrap that the interval is from. */
+  resamples?: number;
   /** Questions whose tuned answer scored higher. */
   wins: number;
   /** Questions with equal scores. */
@@ -51,6 +53,8 @@ export interface StudyScores {
 export interface StudyResult {
   /** The model that was fine-tuned. */
   model: string;
+  /** The adapter's name, where one was given and nothing was trained. */
+  adapter?: string;
   /** The data, in a phrase: "450 dialogues, 60 others held out". */
   data: string;
   /** Mean loss of the plain model on held-out data, in nats per token. */
@@ -73,14 +77,18 @@ export interface StudyResult {
   scores?: StudyScores;
   /** Everything that was set, by name. */
   settings: Record<string, string | number>;
-  /** How many parameters were trained. */
+  /** The study beside the one that Whet repeats, where that was asked for. */
+  comparison?: { what: string; original?: string; here: string }[];
+  /** How many parameters the adapter has. */
   parametersTrained: number;
   /** How many the model has. */
   parametersTotal: number;
-  /** Training's pace. */
+  /** Training's pace; 0 where nothing was trained. */
   tokensPerSecond: number;
-  /** How long the whole study took. */
+  /** How long the whole study took: the work that is in it, not what an interruption undid. */
   seconds: number;
+  /** The same of each part. */
+  times?: Record<string, number>;
   /** What it ran on. */
   environment: {
     /** Whet's version. */
