@@ -32,6 +32,7 @@ export function cachedAttention(
   half: bool,
   slot: usize,
   capacity: usize,
+  table: usize,
   out: usize,
   H: usize,
   D: usize,
@@ -52,7 +53,7 @@ export function cachedAttention(
   for (let h = headBegin; h < headEnd; h++) {
     beginBlock(qkv + h * D * 4, H * D * 12, D, scale, count, block);
     for (let position: usize = 0; position < total; position += KEYS) {
-      const place = placeOf(slot, position, capacity, H, D, h) * size;
+      const place = placeOf(slot, position, capacity, table, H, D, h) * size;
       const w = tileWidth(position, capacity);
       const here = min(KEYS, total - position);
       for (let j: usize = 0; j < here; j += PANEL) {
@@ -104,6 +105,7 @@ export function cachedRows(
   slots: usize,
   positions: usize,
   capacity: usize,
+  table: usize,
   out: usize,
   H: usize,
   D: usize,
@@ -117,7 +119,7 @@ export function cachedRows(
     const first = i - t * H;
     const last = min(H, first + end - i);
     cachedRow(
-      qkv + t * H * D * 12, keys, values, half, <usize> load<u32>(slots + t * 4), capacity,
+      qkv + t * H * D * 12, keys, values, half, <usize> load<u32>(slots + t * 4), capacity, table,
       <usize> load<u32>(positions + t * 4) + 1, out + t * H * D * 4, H, D, scale, first, last, scratch,
     );
     i += last - first;
@@ -132,6 +134,7 @@ function cachedRow(
   half: bool,
   slot: usize,
   capacity: usize,
+  table: usize,
   total: usize,
   out: usize,
   H: usize,
@@ -162,7 +165,7 @@ function cachedRow(
     for (let h = first; h < last; h++) {
       const state = scratch + h * headBytes(D);
       const scores = state + 3 * D16;
-      const place = keys + placeOf(slot, position, capacity, H, D, h) * size;
+      const place = keys + placeOf(slot, position, capacity, table, H, D, h) * size;
       for (let j: usize = 0; j < here; j += PANEL) {
         const width = min(PANEL, w - j);
         const panel = place + j * D * size;
@@ -183,7 +186,7 @@ function cachedRow(
     for (let h = first; h < last; h++) {
       const state = scratch + h * headBytes(D);
       const scores = state + 3 * D16;
-      const place = values + placeOf(slot, position, capacity, H, D, h) * size;
+      const place = values + placeOf(slot, position, capacity, table, H, D, h) * size;
       for (let d: usize = 0; d < D; d += PANEL) {
         const width = min(PANEL, D - d);
         const panel = place + d * w * size;

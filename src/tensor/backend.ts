@@ -169,6 +169,9 @@ export interface AttentionBackwardArgs {
   scale: number;
 }
 
+/** Positions of a block of a cache that is allotted in blocks. */
+export const CACHE_BLOCK = 80;
+
 /**
  * Causal self-attention of new tokens over a cache of the keys and values before them. First every
  * row's key and value are stored at its slot and position, then every row t attends over positions
@@ -182,10 +185,15 @@ export interface AttentionBackwardArgs {
 export interface CachedAttentionArgs {
   /** (T, 3C), the new tokens'. */
   qkv: Tensor;
-  /** f32 or f16 (slots, n_positions, C). */
+  /** f32 or f16 (slots, n_positions, C), or with `blocks` ({@linkcode CACHE_BLOCK} positions each) of any number. */
   keys: Tensor;
   /** As `keys`, of the same type. */
   values: Tensor;
+  /**
+   * u32 (slots, ⌈n_positions / CACHE_BLOCK⌉): in which block of keys (blocks, CACHE_BLOCK, C) positions CACHE_BLOCK · i on of
+   * a slot lie; what is not in use yet may be any. Without it each slot has its own part. Results have the same bits.
+   */
+  blocks?: Tensor;
   /** u32 (T): the sequence that row t belongs to. */
   slots: Tensor;
   /** u32 (T): row t's position in its sequence. */

@@ -9,6 +9,7 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
+import { CACHE_BLOCK } from "../../tensor/backend.ts";
 import type * as tensor from "../../tensor/backend.ts";
 import { PackedMatrix, type Tensor } from "../../tensor/tensor.ts";
 import { expect, expectBelow, extents, matrixExtents, sequences } from "./checks.ts";
@@ -41,6 +42,8 @@ const GATHER = [0.2, 0.35, 0, 0, 0.4];
 const PRODUCT_OF_CACHE = { f32: 0.08, f16: 0.1 };
 /** Nanoseconds of an exponential in a softmax. */
 const EXP = 1.2;
+/** Nanoseconds to bring a product with a relative position to the scores. */
+const LAY = 0.3;
 
 /**
  * Opens the WebAssembly backend.
@@ -310,9 +313,12 @@ export class WasmBackend extends Store implements tensor.Backend {
     this.shareAll(calls);
   }
 
-  gelu({ x, out }: tensor.GeluArgs): void {
+  gelu({ x, out, exact = false }: tensor.GeluArgs): void {
     const n = x.length;
-    this.share({ kernel: "gelu", cost: 1.3 }, this.at(x, "gelu: x"), this.at(out, "gelu: out", n), 0, n);
+    this.share(
+      { kernel: "gelu", cost: exact ? 1.7 : 1.3 },
+      ...[this.at(x, "gelu: x"), this.at(out, "gelu: out", n), exact, 0, n] as const,
+    );
   }
 
   geluBackward({ x, dOut, dX, accumulate = false }: tensor.GeluBackwardArgs): void {
@@ -383,22 +389,35 @@ export class WasmBackend extends Store implements tensor.Backend {
     const { heads, scale } = args;
     const [T, C] = extents(args.out);
     expect(C % heads === 0, `cachedAttention: ${C} channels do not divide into ${heads} heads`);
-    expect(args.keys.shape.length === 3, "cachedAttention: keys are (slots, n_positions, C)");
-    const [count, capacity] = args.keys.shape;
+    expect(args.keys.shape.length === 3, "cachedAttention: keys are (slots or blocks, positions, C)");
+    const [stretches, length] = args.keys.shape;
+    const [count, capacity] = args.blocks
+      ? matrixExtents(args.blocks, "cachedAttention: blocks").map((n, i) => i ? n * CACHE_BLOCK : n)
+      : args.keys.shape;
     const { dtype } = args.keys;
     expect(dtype !== "u32", "cachedAttention: keys and values are f32 or f16");
     const qkv = this.at(args.qkv, "cachedAttention: qkv", T * 3 * C);
-    const keys = this.at(args.keys, "cachedAttention: keys", count * capacity * C, dtype);
-    const values = this.at(args.values, "cachedAttention: values", count * capacity * C, dtype);
+    const keys = this.at(args.keys, "cachedAttention: keys", stretches * length * C, dtype);
+    const values = this.at(args.values, "cachedAttention: values", stretches * length * C, dtype);
     const out = this.at(args.out, "cachedAttention: out");
     const slots = this.indices(args.slots, "cachedAttention: slots", T);
     const positions = this.indices(args.positions, "cachedAttention: positions", T);
     expectBelow(slots, count, "cachedAttention: slots");
     expectBelow(positions, capacity, "cachedAttention: positions");
+    let table = 0;
+    if (args.blocks) {
+      const blocks = this.indices(args.blocks, "cachedAttention: blocks", args.blocks.length);
+      expect(
+        length === CACHE_BLOCK,
+        `cachedAttention: blocks of ${length} positions; they have ${CACHE_BLOCK}`,
+      );
+      expectBelow(blocks, stretches, "cachedAttention: blocks");
+      table = blocks.byteOffset;
+    }
     const D = C / heads;
     const half = dtype === "f16";
     const cache = [keys, values, half] as const;
-    const places = [slots.byteOffset, positions.byteOffset, capacity] as const;
+    const places = [slots.byteOffset, positions.byteOffset, capacity, table] as const;
     this.share(
       { kernel: "storeKeysValues", cost: (half ? 2.5 : 1.2) * C },
       qkv,
@@ -426,10 +445,74 @@ export class WasmBackend extends Store implements tensor.Backend {
       }
       return call(
         { kernel: "cachedAttention", cost: attentionCost(end - begin, position, D, wide), stride },
-        ...[qkv + begin * 12 * C, ...cache, slot, capacity, out + begin * 4 * C, heads, D, scale] as const,
+        ...[
+          qkv + begin * 12 * C,
+          ...cache,
+          slot,
+          capacity,
+          table,
+          out + begin * 4 * C,
+          heads,
+          D,
+          scale,
+        ] as const,
         ...[end - begin, position, wide, 0, heads, scratch] as const,
       );
     }));
+  }
+
+  disentangledAttention(args: tensor.DisentangledAttentionArgs): void {
+    const { positionKeys, positionQueries, heads, scale } = args;
+    const [T, C] = extents(args.out);
+    expect(C % heads === 0, `disentangledAttention: ${C} channels do not divide into ${heads} heads`);
+    const qkv = this.at(args.qkv, "disentangledAttention: qkv", T * 3 * C);
+    const out = this.at(args.out, "disentangledAttention: out");
+    const runs = sequences(this.indices(args.starts, "disentangledAttention: starts", T));
+    const ends = this.indices(args.ends, "disentangledAttention: ends", T);
+    expect(
+      runs.every(({ begin, end }) => ends[begin] === end),
+      "disentangledAttention: starts and ends describe different sequences",
+    );
+    const longest = runs.reduce((length, { begin, end }) => Math.max(length, end - begin), 0);
+    const tables = [positionKeys, positionQueries].filter((table) => table !== undefined);
+    const nearest = tables.length > 0 ? this.#nearest(args.buckets, tables, C, longest) : 0;
+    const keys = this.at(positionKeys, "disentangledAttention: positionKeys");
+    const queries = this.at(positionQueries, "disentangledAttention: positionQueries");
+    const D = C / heads;
+    const { scratch, stride } = this.scratch(this.call.disentangledAttentionScratch(D) >>> 0);
+    const { wide } = this.#turbo;
+    const products = (2 + 1.25 * tables.length) * D * (wide ? PRODUCT_WIDE : PRODUCT);
+    this.shareAll(runs.flatMap(({ begin, end }) => {
+      const total = end - begin;
+      return Array.from({ length: Math.ceil(total / QUERIES) }, (_, block) => {
+        const first = block * QUERIES;
+        const count = Math.min(QUERIES, total - first);
+        const cost = Math.max(8, count) * total * (products + EXP + LAY * tables.length);
+        return call(
+          { kernel: "disentangledAttention", cost, stride },
+          ...[qkv + begin * 12 * C, keys, queries, nearest, out + begin * 4 * C, heads, D, scale] as const,
+          ...[first, count, total, wide, 0, heads, scratch] as const,
+        );
+      });
+    }));
+  }
+
+  /** Where `buckets` names the row of relative position 0, once all that it names is found to be there. */
+  #nearest(buckets: Tensor | undefined, tables: Tensor[], C: number, longest: number): number {
+    const name = "disentangledAttention: buckets";
+    expect(buckets !== undefined, `${name}: missing; position keys and queries need them`);
+    const rows = tables.map((table) => {
+      const [P, width] = matrixExtents(table, "disentangledAttention: positionKeys, positionQueries");
+      expect(width === C, `disentangledAttention: relative positions have ${width} channels, rows ${C}`);
+      return P;
+    });
+    const n = buckets.length;
+    expect(
+      n % 2 === 1 && n >= 2 * longest - 1,
+      `${name}: ${n} of them; a sequence of ${longest} needs an odd number from ${2 * longest - 1} on`,
+    );
+    expectBelow(this.indices(buckets, name), Math.min(...rows), name);
+    return this.at(buckets, name, n, "u32") + (n - 1) / 2 * 4;
   }
 
   crossEntropy({ logits, targets, loss, gradientScale }: tensor.CrossEntropyArgs): void {
