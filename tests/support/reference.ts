@@ -41,7 +41,26 @@ function gelu(x: number): number {
   return 0.5 * x * (1 + Math.tanh(GELU_SCALE * (x + 0.044715 * x ** 3)));
 }
 
-/** Its derivative. */
+/**
+ * The error function, by 2/√π · exp(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (2n + 1)!! (Abramowitz & Stegun 1964, 7.1.6), whose terms all
+ * have one sign; from 6 on it is 1 in float64.
+ */
+function erf(x: number): number {
+  if (!(Math.abs(x) < 6)) return Math.sign(x); // NaN too
+  let sum = 0, term = x;
+  for (let n = 0; sum + term !== sum; n++) {
+    sum += term;
+    term *= 2 * x * x / (2 * n + 3);
+  }
+  return 2 / Math.sqrt(Math.PI) * Math.exp(-x * x) * sum;
+}
+
+/** GELU by the error function. */
+function exactGelu(x: number): number {
+  return 0.5 * x * (1 + erf(x / Math.SQRT2));
+}
+
+/** Its derivative in the tanh form. */
 function geluDerivative(x: number): number {
   const t = Math.tanh(GELU_SCALE * (x + 0.044715 * x ** 3));
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * GELU_SCALE * (1 + 3 * 0.044715 * x * x);
@@ -316,7 +335,7 @@ export class ReferenceBackend implements K.Backend {
 
   gelu(args: K.GeluArgs): void {
     const [x, out] = this.#open(args.x, args.out);
-    for (let i = 0; i < x.length; i++) out[i] = gelu(x[i]);
+    for (let i = 0; i < x.length; i++) out[i] = args.exact ? exactGelu(x[i]) : gelu(x[i]);
   }
 
   geluBackward(args: K.GeluBackwardArgs): void {
@@ -414,6 +433,43 @@ export class ReferenceBackend implements K.Backend {
           let sum = 0;
           logits.forEach((logit, s) => sum += Math.exp(logit - lse) * values[row(slots[t], s) + h * D + d]);
           out[t * C + h * D + d] = sum;
+        }
+      }
+    }
+  }
+
+  disentangledAttention(args: K.DisentangledAttentionArgs): void {
+    const { heads: H, scale } = args;
+    const [qkv, positionKeys, positionQueries, buckets, starts, ends, out] = this.#open(
+      args.qkv,
+      args.positionKeys,
+      args.positionQueries,
+      args.buckets,
+      args.starts,
+      args.ends,
+      args.out,
+    );
+    const [T, C] = args.out.shape;
+    const D = C / H;
+    const L = buckets ? (buckets.length + 1) / 2 : 0;
+    for (let h = 0; h < H; h++) {
+      const q = (i: number) => i * 3 * C + h * D;
+      const k = (j: number) => j * 3 * C + C + h * D;
+      const v = (j: number) => j * 3 * C + 2 * C + h * D;
+      const position = (i: number, j: number) => buckets![i - j + L - 1] * C + h * D;
+      for (let i = 0; i < T; i++) {
+        const logits: number[] = [];
+        for (let j = starts[i]; j < ends[i]; j++) {
+          let sum = dot(qkv, q(i), qkv, k(j), D);
+          if (positionKeys) sum += dot(qkv, q(i), positionKeys, position(i, j), D);
+          if (positionQueries) sum += dot(qkv, k(j), positionQueries, position(i, j), D);
+          logits.push(scale * sum);
+        }
+        const lse = logSumExp(logits);
+        for (let d = 0; d < D; d++) {
+          let sum = 0;
+          logits.forEach((logit, n) => sum += Math.exp(logit - lse) * qkv[v(starts[i] + n) + d]);
+          out[i * C + h * D + d] = sum;
         }
       }
     }
