@@ -1,0 +1,122 @@
+/**
+ * What this machine's graphics card does with Whet's kernels, and what share of its own speed that is:
+ *
+ *     deno run -A benchmarks/gpu.ts [--json] [--out FILE] [--only WORD]… [--quick] [--runs N] [--seconds N]
+ *     deno bundle -o gpu.js benchmarks/gpu.ts     # one file, that needs nothing and no network
+ *
+ * Rows are printed as they come, and `--out` is written after each, so that nothing is lost where time runs out.
+ * `gpu_torch.py` prints the same rows for PyTorch; `README.md` says what is measured.
+ *
+ * @module
+ */
+import { parseArgs } from "node:util";
+import { createBackend, describeBackends } from "../src/backend/select.ts";
+import { Bench } from "./gpu/bench.ts";
+import { ceilings } from "./gpu/ceilings.ts";
+import { kernels } from "./gpu/kernels.ts";
+import { models } from "./gpu/models.ts";
+import { type GpuRecord, heading, measured, type Row, rowLine } from "./gpu/record.ts";
+import { VERSION } from "../src/version.ts";
+
+/** The limits that kernels meet; `--json` has all. */
+const LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupsPerDimension",
+];
+
+const { values } = parseArgs({
+  options: {
+    json: { type: "boolean", default: false },
+    out: { type: "string" },
+    only: { type: "string", multiple: true, default: [] },
+    quick: { type: "boolean", default: false },
+    runs: { type: "string" },
+    seconds: { type: "string" },
+  },
+});
+const { json, out, quick, only } = values;
+const runs = whole("runs", values.runs, quick ? 2 : 5);
+const seconds = whole("seconds", values.seconds, quick ? 120 : 480);
+const say = json ? console.error : console.log;
+
+const { webgpu, reason } = await describeBackends();
+if (!webgpu) {
+  console.error(`gpu: ${reason}; install a Vulkan driver`);
+  Deno.exit(1);
+}
+const record: GpuRecord = {
+  program: `Whet ${VERSION}`,
+  date: new Date().toISOString().slice(0, 10),
+  adapter: webgpu,
+  system: `Deno ${Deno.version.deno}, ${Deno.build.os} ${Deno.build.arch}`,
+  quick,
+  ceilings: {},
+  rows: [],
+};
+say(`${record.program}, ${record.system}, ${record.date}`);
+say(`adapter: ${webgpu.description}`);
+if (webgpu.software) say("This adapter computes on the CPU: its figures say nothing about graphics cards.");
+if (quick) say("Tiny sizes (--quick): the figures mean nothing.");
+say(`features: ${webgpu.features.join(", ")}`);
+say(`limits: ${LIMITS.map((name) => `${name} ${webgpu.limits[name]}`).join(", ")}\n`);
+say(heading());
+
+using bench = new Bench({
+  ...{ quick, seconds, runs, only, record },
+  open: () => createBackend("webgpu"),
+  onRow(row) {
+    say(rowLine(row));
+    save();
+  },
+});
+// Whatever hangs, what there is gets printed.
+const watchdog = setTimeout(() => {
+  console.error("gpu: the time is up");
+  finish();
+  Deno.exit(0);
+}, (seconds + 15) * 1000);
+await measureCeilings();
+await kernels(bench);
+await models(bench);
+clearTimeout(watchdog);
+finish();
+
+/** The card's own figures: always measured, for all others are shares of them. */
+async function measureCeilings(): Promise<void> {
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  try {
+    for await (const { name, unit, amount, seconds } of ceilings(adapter!, bench.care, quick, () => true)) {
+      const row = measured({ group: "ceiling", name, unit }, amount, seconds);
+      const kind = unit === "GB/s" ? "bandwidth" : "fp32";
+      record.ceilings[kind] = Math.max(record.ceilings[kind] ?? 0, row.value!);
+      bench.put(row);
+    }
+  } catch (error) {
+    const absent = error instanceof Error ? error.message : String(error);
+    bench.put({ group: "ceiling", name: "the rest", unit: "GFLOP/s", absent } satisfies Row);
+  }
+}
+
+function save(): void {
+  if (out) Deno.writeTextFileSync(out, JSON.stringify(record, null, 2) + "\n");
+}
+
+function finish(): void {
+  save();
+  if (json) console.log(JSON.stringify(record));
+  else {say(
+      `\nwaiting for nothing takes ${
+        record.idleMilliseconds?.toFixed(2)
+      } ms, which is taken off kernels' times`,
+    );}
+}
+
+function whole(flag: string, value: string | undefined, otherwise: number): number {
+  if (value === undefined) return otherwise;
+  if (/^[1-9]\d{0,4}$/.test(value)) return Number(value);
+  console.error(`gpu: --${flag}: expected a whole number of at least 1, got ${value}`);
+  Deno.exit(2);
+}
