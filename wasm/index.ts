@@ -11,8 +11,10 @@ export {
   cachedRows,
   cachedRowsScratch,
 } from "./cached_attention";
+export { disentangledAttention, disentangledAttentionScratch } from "./disentangled_attention";
 export { crossEntropy } from "./loss";
 export { layerNorm, layerNormBackward, layerNormWeightGradient } from "./norm";
+export { lowRankRows } from "./low_rank";
 export { constantsEnd, pages } from "./memory";
 export { matmul, matmulRows, matmulScratch } from "./matmul";
 export { measureRows } from "./codes";

@@ -232,6 +232,25 @@ export interface DisentangledAttentionArgs {
   scale: number;
 }
 
+/** The number of no adapter in {@linkcode LowRankRowsArgs}. */
+export const NO_ADAPTER = 0xffffffff;
+
+/** out[t] += scaling[a] · (x[t] · A[a]ᵀ) · B[a] with a = adapters[t]: every row has its own low-rank update. */
+export interface LowRankRowsArgs {
+  /** (T, in). */
+  x: Tensor;
+  /** (adapters, R, in). */
+  A: Tensor;
+  /** (adapters, R, out): transposed, as against a layer's `lora_B`. */
+  B: Tensor;
+  /** (adapters). */
+  scaling: Tensor;
+  /** u32 (T); {@linkcode NO_ADAPTER} leaves a row as it is. */
+  adapters: Tensor;
+  /** (T, out). */
+  out: Tensor;
+}
+
 /** loss[i] = −log softmax(logits[i])[targets[i]]; with `gradientScale`, logits become their gradient. */
 export interface CrossEntropyArgs {
   /** (N, V). With `gradientScale` overwritten by (softmax(logits) − onehot(targets)) · gradientScale. */
@@ -598,6 +617,12 @@ export interface Backend extends Disposable {
    * @internal
    */
   disentangledAttention(args: DisentangledAttentionArgs): void;
+  /**
+   * Adds a low-rank update of its own to every row.
+   *
+   * @internal
+   */
+  lowRankRows(args: LowRankRowsArgs): void;
   /**
    * Softmax cross-entropy and its gradient.
    *

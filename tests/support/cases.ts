@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { NO_ADAPTER } from "../../src/tensor/backend.ts";
 import type { GroupAxis, WeightFormat } from "../../src/tensor/tensor.ts";
 import type { Candidate } from "./backends.ts";
 import { type Case, EPSILON, exact, type Lab, rounded, sumOf } from "./lab.ts";
@@ -445,6 +446,20 @@ export function suite(
         cachedAttention,
       ),
     },
+    "lowRankRows": cases(
+      { size: [[1, 768, 30], [5, 7, 3], [17, 64, 66], [3, 1, 1]], R: [1, 4, 9] } as const,
+      (lab, { size: [T, K, N], R }) => {
+        const adapters = Array.from({ length: T }, (_, t) => t % 3 === 2 ? NO_ADAPTER : 3 - t % 4);
+        lab.backend.lowRankRows({
+          x: lab.input([T, K]),
+          A: lab.input([4, R, K]),
+          B: lab.input([4, R, N]),
+          scaling: lab.input([4]),
+          adapters: lab.indices(adapters),
+          out: lab.updated([T, N], sumOf(K + R, R)),
+        });
+      },
+    ),
     "crossEntropy": cases(
       {
         size: [[1, 1], [1, 2], [3, 5], [17, 211], [64, 257], [5, 1024], [2, 50_257]],

@@ -6,6 +6,7 @@
  * @module
  */
 import type * as K from "../../src/tensor/backend.ts";
+import { NO_ADAPTER } from "../../src/tensor/backend.ts";
 import { uniform } from "../../src/tensor/random.ts";
 import {
   type DType,
@@ -471,6 +472,22 @@ export class ReferenceBackend implements K.Backend {
           logits.forEach((logit, n) => sum += Math.exp(logit - lse) * qkv[v(starts[i] + n) + d]);
           out[i * C + h * D + d] = sum;
         }
+      }
+    }
+  }
+
+  lowRankRows(args: K.LowRankRowsArgs): void {
+    const [x, A, B, scaling, adapters, out] = this.#open(
+      ...[args.x, args.A, args.B, args.scaling, args.adapters, args.out] as const,
+    );
+    const [, R, inner] = args.A.shape;
+    const [T, outer] = args.out.shape;
+    for (let t = 0; t < T; t++) {
+      const adapter = adapters[t];
+      if (adapter === NO_ADAPTER) continue;
+      for (let r = adapter * R; r < (adapter + 1) * R; r++) {
+        const h = scaling[adapter] * dot(x, t * inner, A, r * inner, inner);
+        for (let n = 0; n < outer; n++) out[t * outer + n] += h * B[r * outer + n];
       }
     }
   }

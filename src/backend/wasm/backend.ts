@@ -9,7 +9,7 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
-import { CACHE_BLOCK } from "../../tensor/backend.ts";
+import { CACHE_BLOCK, NO_ADAPTER } from "../../tensor/backend.ts";
 import type * as tensor from "../../tensor/backend.ts";
 import { PackedMatrix, type Tensor } from "../../tensor/tensor.ts";
 import { expect, expectBelow, extents, matrixExtents, sequences } from "./checks.ts";
@@ -513,6 +513,35 @@ export class WasmBackend extends Store implements tensor.Backend {
     );
     expectBelow(this.indices(buckets, name), Math.min(...rows), name);
     return this.at(buckets, name, n, "u32") + (n - 1) / 2 * 4;
+  }
+
+  lowRankRows({ x, A, B, scaling, adapters, out }: tensor.LowRankRowsArgs): void {
+    const [T, K] = matrixExtents(x, "lowRankRows: x");
+    const [, N] = matrixExtents(out, "lowRankRows: out");
+    expect(
+      A.shape.length === 3 && B.shape.length === 3,
+      "lowRankRows: A and B are (adapters, R, in) and (adapters, R, out)",
+    );
+    const [count, R, width] = A.shape;
+    expect(
+      width === K && B.shape[2] === N && B.shape[0] === count && B.shape[1] === R && out.shape[0] === T,
+      `lowRankRows: x [${x.shape}], A [${A.shape}] and B [${B.shape}] do not give out [${out.shape}]`,
+    );
+    const numbers = this.indices(adapters, "lowRankRows: adapters", T);
+    for (const number of numbers) {
+      expect(
+        number < count || number === NO_ADAPTER,
+        `lowRankRows: adapters has ${number}, but there are ${count}`,
+      );
+    }
+    this.share(
+      { kernel: "lowRankRows", cost: 0.1 * R * (K + N) },
+      ...[this.at(x, "lowRankRows: x"), this.at(A, "lowRankRows: A"), this.at(B, "lowRankRows: B")] as const,
+      this.at(scaling, "lowRankRows: scaling", count),
+      numbers.byteOffset,
+      this.at(out, "lowRankRows: out"),
+      ...[K, N, R, 0, T] as const,
+    );
   }
 
   crossEntropy({ logits, targets, loss, gradientScale }: tensor.CrossEntropyArgs): void {

@@ -22,6 +22,7 @@ import { findFeatures, requestDevice } from "./features.ts";
 import { Gpu, type GpuOptions } from "./gpu.ts";
 import { WGSL } from "./kernels.gen.ts";
 import * as loss from "./loss.ts";
+import { lowRankRows } from "./low_rank.ts";
 import { matmul } from "./matmul.ts";
 import { allocate } from "./memory.ts";
 import * as normalization from "./normalization.ts";
@@ -198,6 +199,10 @@ class WebGpuBackend implements K.Backend {
 
   disentangledAttention(args: K.DisentangledAttentionArgs): void {
     disentangledAttention(this.gpu, args);
+  }
+
+  lowRankRows(args: K.LowRankRowsArgs): void {
+    lowRankRows(this.gpu, args);
   }
 
   crossEntropy(args: K.CrossEntropyArgs): void {
