@@ -48,10 +48,10 @@ export const commands: Readonly<Record<string, Command>> = {
     load: async () => (await import("./chat.ts")).runChat,
   },
   score: {
-    summary: "mean loss and perplexity of a model over a file",
-    usage: "--model M --data D [flags]",
+    summary: "a model's loss over a file, or its answers scored by a reward model or a judge",
+    usage: "--model M|--reward-model R|--judge URL --data D [flags]",
     flags: SCORE,
-    permissions: READS,
+    permissions: `${READS}; for a judge --allow-net, and --allow-env of its key's variable`,
     load: async () => (await import("./score.ts")).runScore,
   },
   merge: {

@@ -1,19 +1,24 @@
 /**
- * `whet score`.
+ * `whet score`: a model's loss, or answers scored by a reward model or a judge.
  *
  * @module
  */
 import { BatchStream } from "../data/batches.ts";
-import { Dialogues } from "../data/dialogues.ts";
 import { WhetError } from "../errors.ts";
 import { evaluate } from "../score/evaluate.ts";
 import type { SCORE } from "./command_flags.ts";
 import { UsageError, type Values } from "./flags.ts";
-import { openModel, showLoading } from "./model.ts";
+import { openModel } from "./model.ts";
 import { printLine } from "./output.ts";
+import { loadData } from "./score_data.ts";
+import { type JudgeResult, scoreByJudge } from "./score_judge.ts";
+import { type ComparisonResult, type RewardResult, scoreByReward } from "./score_reward.ts";
 
-/** What `--json` prints. */
-export interface ScoreResult {
+/** The values of the flags of `score`. */
+export type ScoreValues = Values<typeof SCORE>;
+
+/** What `--json` prints for `--model`. */
+export interface LossResult {
   /** Mean cross-entropy of the tokens that count, in nats. */
   loss: number;
   /** e to the loss. */
@@ -22,19 +27,49 @@ export interface ScoreResult {
   tokens: number;
 }
 
-/** Mean loss and perplexity over a file; see `SCORE` for the flags. */
-export async function runScore(values: Values<typeof SCORE>): Promise<ScoreResult> {
-  if (values["reward-model"] !== undefined) {
-    throw new WhetError(
-      "unsupported",
-      "reward models are not built yet; score --model M gives loss and perplexity",
-    );
+/** What scores, and the flags that make sense with it. */
+const SCORERS = {
+  model: ["adapter", "seq-len", "loss-on", "weights", "threads", "strict"],
+  "reward-model": ["pairs", "side", "weights", "threads", "strict"],
+  judge: ["judge-model", "judge-key-env", "judge-concurrency", "side"],
+} as const satisfies Partial<Record<keyof ScoreValues, readonly (keyof ScoreValues)[]>>;
+
+/** Scores a file; see `SCORE` for the flags. */
+export async function runScore(
+  values: ScoreValues,
+): Promise<LossResult | RewardResult | ComparisonResult | JudgeResult> {
+  const scorer = whatScores(values);
+  if (scorer === "judge") return await scoreByJudge(values);
+  if (scorer === "reward-model") return await scoreByReward(values);
+  return await scoreByLoss(values);
+}
+
+/** The one of the three that was asked for, the flags beside it being its own. */
+function whatScores(values: ScoreValues): keyof typeof SCORERS {
+  const given = (name: keyof ScoreValues) => values[name] !== undefined && values[name] !== false;
+  const names = Object.keys(SCORERS) as (keyof typeof SCORERS)[];
+  const [scorer, another] = names.filter(given);
+  if (another) throw new UsageError(`--${scorer} and --${another}: one of them at a time`);
+  for (const flag of new Set(names.flatMap((name) => [...SCORERS[name]]))) {
+    const homes = names.filter((name) => (SCORERS[name] as readonly string[]).includes(flag));
+    if (given(flag) && scorer && !homes.includes(scorer)) {
+      throw new UsageError(`--${flag} goes with --${homes.join(" or --")}, not with --${scorer}`);
+    }
   }
-  if (values.model === undefined) throw new UsageError("--model is missing: which model to score with");
-  const loading = showLoading(values.quiet);
-  const data = await Dialogues.load(values.data, loading);
-  loading.finish();
-  using model = await openModel(values.model, values);
+  if (!scorer) {
+    throw new UsageError("--model is missing: which model to score with, or else --reward-model or --judge");
+  }
+  if (values.pairs && values.side) throw new UsageError("--pairs compares both sides: leave --side out");
+  if (values.judge && !values["judge-model"]) {
+    throw new UsageError("--judge-model is missing: the judge's name at that address");
+  }
+  return scorer;
+}
+
+/** Mean loss and perplexity. */
+async function scoreByLoss(values: ScoreValues): Promise<LossResult> {
+  const data = await loadData(values);
+  using model = await openModel(values.model!, values);
   const { n_positions } = model.config;
   const sequenceLength = values["seq-len"] ?? n_positions;
   if (sequenceLength > n_positions) {

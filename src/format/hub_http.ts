@@ -338,7 +338,7 @@ export function refusal(line: Line, { response, url, said }: Answer, subject: Su
 }
 
 /** The seconds that a 429 asks to wait: `Retry-After` (seconds or a date), else the Hub's `RateLimit`. */
-function retryAfter(headers: Headers): number | undefined {
+export function retryAfter(headers: Headers): number | undefined {
   const value = headers.get("retry-after")?.trim();
   if (value && /^\d+$/.test(value)) return Number(value);
   const date = Date.parse(value ?? "");
