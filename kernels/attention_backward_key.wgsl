@@ -29,6 +29,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
   //#end
 
+  hold(0, KEY, k0, head, thread);
+  hold(1, VALUE, k0, head, thread);
   var dKey: array<mat4x4f, $CHUNKS>;
   var dValue: array<mat4x4f, $CHUNKS>;
   let last = ends[min(k0 + 31, p.T - 1)];
@@ -42,7 +44,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       mean[$i] = delta[query[$i] * p.H + head];
     }
     //#end
-    var weights = p.scale * product(KEY, k0, QUERY, q0, head, thread);
+    var weights = p.scale * product(0, KEY, k0, QUERY, q0, head, thread);
     //#for i in 0..4
     weights[$i] = select(vec4f(), exp(weights[$i] - lse), within(query + 1, row + 8 * $i + 1, end[$i]));
     //#end
@@ -50,7 +52,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     //#for c in 0..CHUNKS
     dValue[$c] += weigh(GRADIENT, q0, head, $c * 32, thread);
     //#end
-    let gradients = product(VALUE, k0, GRADIENT, q0, head, thread);
+    let gradients = product(1, VALUE, k0, GRADIENT, q0, head, thread);
     //#for i in 0..4
     weights[$i] *= (gradients[$i] - mean) * p.scale;
     //#end

@@ -33,10 +33,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
   //#end
 
+  hold(0, QUERY, q0, head, thread);
+  hold(1, GRADIENT, q0, head, thread);
   var sums: array<mat4x4f, $CHUNKS>;
   for (var k0 = starts[q0]; k0 < min(q0 + 32, p.T); k0 += 32) {
-    let logits = p.scale * product(QUERY, q0, KEY, k0, head, thread);
-    var gradients = product(GRADIENT, q0, VALUE, k0, head, thread);
+    let logits = p.scale * product(0, QUERY, q0, KEY, k0, head, thread);
+    var gradients = product(1, GRADIENT, q0, VALUE, k0, head, thread);
     let key = vec4u(k0 + tx * 4) + vec4u(0, 1, 2, 3);
     //#for i in 0..4
     gradients[$i] = select(

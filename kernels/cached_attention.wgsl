@@ -1,113 +1,128 @@
-// Attention of each new token over its slot's keys and values up to its own position: a workgroup per
-// token and head, 64 keys at a time with the softmax online, a thread per key and then per element.
+// Attention of a few new tokens over their slots: a workgroup takes one token, one head and one stretch of the positions
+// before it, so that a long context keeps the whole device busy (Flash-Decoding, Dao et al. 2023). 64 keys at a time with
+// the softmax online, a thread per key and then per four elements of some of the values; `cached_attention_merge` adds up.
+// Nothing is stored yet: keys and values of the new tokens come from `qkv`.
+//#import cache
 //#import reduce
 
 const THREADS = 64u;
-const D = u32($D); // at most 128
+const QUADS = u32($QUADS); // D / 4, rounded up
+const LANES = u32($LANES); // the next power of two
+const NOTHING = -1e30;
+// In a key's source: it is this row of `qkv`, not this place of the cache.
+const NEW = 0x80000000u;
 
 struct Params {
   H: u32,
   positionsPerSlot: u32,
+  // Positions of a workgroup.
+  stretch: u32,
+  // How many workgroups that makes.
+  parts: u32,
   scale: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<f32>; // (T, 3C)
 @group(0) @binding(2) var<storage, read> slots: array<u32>; // (T)
 @group(0) @binding(3) var<storage, read> positions: array<u32>; // (T)
-// (slots, n_positions, W): W is C, or ⌈C / 2⌉ with two halves to a word.
-@group(0) @binding(4) var<storage, read> keys: array<$WORD>;
-@group(0) @binding(5) var<storage, read> values: array<$WORD>;
-@group(0) @binding(6) var<storage, read_write> out: array<f32>; // (T, C)
+@group(0) @binding(4) var<storage, read> keys: array<$CACHED>; // (slots, n_positions, C)
+@group(0) @binding(5) var<storage, read> values: array<$CACHED>; // (slots, n_positions, C)
+// (T, H, parts, QUADS + 1): Σ exp(logit − largest) · value; the largest, Σ exp(logit − largest).
+@group(0) @binding(6) var<storage, read_write> sums: array<vec4f>;
 
-const NOTHING = -1e30;
+var<workgroup> query: array<vec4f, QUADS>;
+var<workgroup> weights: array<f32, THREADS>;
+var<workgroup> sources: array<u32, THREADS>;
+var<workgroup> quads: array<vec4f, THREADS>;
 
-var<workgroup> query: array<f32, D>;
-var<workgroup> weights: array<f32, 64>;
-
-//#if HALF
-fn halfOf(word: u32, c: u32) -> f32 {
-  let pair = unpack2x16float(word);
-  return select(pair.x, pair.y, c % 2 == 1);
-}
-
-fn value(place: u32, c: u32) -> f32 {
-  return halfOf(values[place * ((p.H * D + 1) / 2) + c / 2], c);
+fn source4(what: u32, source: u32, head: u32, d: u32) -> vec4f {
+  if (source >= NEW) {
+    return stored(qkv4(source - NEW, what, head, d));
+  }
+  return cached4(what, source, head, d);
 }
 
 // query · key
-fn score(place: u32, head: u32) -> f32 {
-  let row = place * ((p.H * D + 1) / 2);
+fn score(source: u32, head: u32) -> f32 {
   var sum = 0.0;
-//#if EVEN
-  for (var d = 0u; d < D; d += 2) {
-    sum += dot(vec2f(query[d], query[d + 1]), unpack2x16float(keys[row + (head * D + d) / 2]));
-  }
-//#else
-  for (var d = 0u; d < D; d++) {
-    let c = head * D + d;
-    sum += query[d] * halfOf(keys[row + c / 2], c);
+//#if VECTORS
+  if (source < NEW) {
+    //#for q in 0..QUADS
+    sum += dot(query[$q], cached4(KEY, source, head, $q * 4));
+    //#end
+    return sum;
   }
 //#end
-  return sum;
-}
-//#else
-fn value(place: u32, c: u32) -> f32 {
-  return values[place * p.H * D + c];
-}
-
-// query · key
-fn score(place: u32, head: u32) -> f32 {
-  var sum = 0.0;
-  for (var d = 0u; d < D; d++) {
-    sum += query[d] * keys[(place * p.H + head) * D + d];
+  for (var q = 0u; q < QUADS; q++) {
+    sum += dot(query[q], source4(KEY, source, head, q * 4));
   }
   return sum;
 }
-//#end
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let t = group.x;
-  let head = group.y;
-  let C = p.H * D;
-  let slot = slots[t] * p.positionsPerSlot;
-  let count = positions[t] + 1;
-  for (var d = thread; d < D; d += THREADS) {
-    query[d] = p.scale * qkv[t * 3 * C + head * D + d];
+  let t = group.y / p.H;
+  let head = group.y % p.H;
+  let slot = slots[t];
+  let begin = group.x * p.stretch;
+  let end = min(begin + p.stretch, positions[t] + 1);
+  if (begin >= end) {
+    return;
+  }
+  if (thread < QUADS) {
+    query[thread] = p.scale * qkv4(t, QUERY, head, thread * 4);
   }
   workgroupBarrier();
 
   var largest = NOTHING;
-  var total = 0.0;
-  var sums = vec2f(); // of elements `thread` and `thread` + 64
-  for (var k0 = 0u; k0 < count; k0 += 64) {
+  var total = 0.0; // Σ exp(logit − largest) of this thread's keys
+  var sum = vec4f(); // of elements 4 · quad … 4 · quad + 3, over this thread's values
+  let quad = thread % LANES;
+  for (var k0 = begin; k0 < end; k0 += THREADS) {
+    let key = k0 + thread;
+    var source = slot * p.positionsPerSlot + key;
+    for (var row = 0u; row <= t; row++) {
+      if (slots[row] == slot && positions[row] == key) {
+        source = NEW + row;
+      }
+    }
+    sources[thread] = source;
     var logit = NOTHING;
-    if (k0 + thread < count) {
-      logit = score(slot + k0 + thread, head);
+    if (key < end) {
+      logit = score(source, head);
     }
     let peak = max(largest, maxAcross(thread, logit));
-    let weight = select(0.0, exp(logit - peak), k0 + thread < count);
+    let weight = select(0.0, exp(logit - peak), key < end);
     weights[thread] = weight;
     let rescale = exp(largest - peak);
     largest = peak;
-    total = total * rescale + sumAcross(thread, weight);
-    sums *= rescale;
-    for (var j = 0u; j < min(64, count - k0); j++) {
-      if (thread < D) {
-        sums.x += weights[j] * value(slot + k0 + j, head * D + thread);
-      }
-      if (thread + 64 < D) {
-        sums.y += weights[j] * value(slot + k0 + j, head * D + thread + 64);
+    total = total * rescale + weight;
+    sum *= rescale;
+    workgroupBarrier();
+    let count = min(end - k0, THREADS);
+    if (quad < QUADS) {
+      for (var j = thread / LANES; j < count; j += THREADS / LANES * 4) {
+        //#for u in 0..4
+        let j$u = j + THREADS / LANES * $u;
+        if (j$u < count) {
+          sum += weights[j$u] * source4(VALUE, sources[j$u], head, quad * 4);
+        }
+        //#end
       }
     }
     workgroupBarrier();
   }
-  let i = t * C + head * D + thread;
-  if (thread < D) {
-    out[i] = sums.x / total;
+
+  quads[thread] = sum;
+  total = sumAcross(thread, total);
+  let at = (group.y * p.parts + group.x) * (QUADS + 1);
+  if (thread < QUADS) {
+    for (var i = thread + LANES; i < THREADS; i += LANES) {
+      sum += quads[i];
+    }
+    sums[at + thread] = sum;
   }
-  if (thread + 64 < D) {
-    out[i + 64] = sums.y / total;
+  if (thread == 0) {
+    sums[at + QUADS] = vec4f(largest, total, 0, 0);
   }
 }

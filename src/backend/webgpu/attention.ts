@@ -1,5 +1,5 @@
 /**
- * Self-attention, forward, backward and over a cache.
+ * Self-attention within sequences, forward and backward.
  *
  * @module
  */
@@ -9,19 +9,22 @@ import { elementwise, SCALARS } from "./elementwise.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
 import { slice } from "./slices.ts";
+import type { Constants } from "./template.ts";
 
 /** Queries or keys of one workgroup, and elements of a head in one chunk. */
-const TILE = 32;
+export const TILE = 32;
 /** The widest head. */
-const MAX_WIDTH = 128;
+const MAX_WIDTH = 256;
+/** Bytes of workgroup memory beside tiles that are held: two tiles of 32 × 36 numbers, and a row of each thread's. */
+const TILES_BYTES = 2 * TILE * 36 * 4 + 64 * 16;
 
-/** D, and the variant of the tiled kernels for it. */
-export function tiledVariant(C: number, heads: number) {
+/** D, and the variant of the kernels for it. */
+export function tiledVariant(C: number, heads: number): { D: number; constants: Constants } {
   const D = C / heads;
   if (!Number.isInteger(D) || D > MAX_WIDTH) {
     throw new WhetError(
       "unsupported",
-      `attention of ${heads} heads over ${C} channels: a head must have a whole number of them, at most 128`,
+      `attention of ${heads} heads over ${C} channels: a head must have a whole number of them, at most ${MAX_WIDTH}`,
     );
   }
   const DEPTH = Math.min(TILE, Math.ceil(D / 4) * 4);
@@ -30,11 +33,17 @@ export function tiledVariant(C: number, heads: number) {
   return { D, constants: { D, CHUNKS: Math.ceil(D / TILE), DEPTH, VECTORS, ELEMENT } };
 }
 
+/** How many of the tiles of all of D that a workgroup needs again and again it can hold: all that it wants, or none. */
+export function held(gpu: Gpu, D: number, wanted: number): number {
+  const bytes = wanted * TILE * (Math.ceil(D / 4) | 1) * 16 + TILES_BYTES;
+  return bytes <= gpu.device.limits.maxComputeWorkgroupStorageSize ? wanted : 0;
+}
+
 /** Causal self-attention within sequences. */
 export function attention(gpu: Gpu, args: K.AttentionArgs): void {
   const { heads: H, scale, out } = args;
   const [T, C] = out.shape;
-  const { constants } = tiledVariant(C, H);
+  const { D, constants } = tiledVariant(C, H);
   gpu.run(
     "attention",
     {
@@ -45,7 +54,7 @@ export function attention(gpu: Gpu, args: K.AttentionArgs): void {
     },
     { T, H, scale },
     [Math.ceil(T / TILE), H],
-    { ...constants, OUT: "out" },
+    { ...constants, OUT: "out", HELD: held(gpu, D, 1) },
   );
 }
 
@@ -57,7 +66,8 @@ export function attentionBackward(gpu: Gpu, args: K.AttentionBackwardArgs): void
   temporary(gpu, [T, H], (delta) => {
     const { out, dOut } = args;
     const others = { out: slice(out), dOut: slice(dOut) };
-    elementwise(gpu, "attention_delta", T * H, { delta }, { D }, SCALARS, others);
+    const [width, quads] = D % 4 ? [D, SCALARS] : [D / 4, { ...SCALARS, ELEMENT: "vec4f", QUADS: true }];
+    elementwise(gpu, "attention_delta", T * H, { delta }, { D: width }, quads, others);
     const bindings = {
       qkv: slice(args.qkv),
       dOut: slice(dOut),
@@ -66,40 +76,9 @@ export function attentionBackward(gpu: Gpu, args: K.AttentionBackwardArgs): void
       dQkv: slice(args.dQkv),
     };
     const grid = [Math.ceil(T / TILE), H] as const;
-    const backward = { ...constants, BACKWARD: true, OUT: "dQkv" };
+    const backward = { ...constants, BACKWARD: true, OUT: "dQkv", HELD: held(gpu, D, 2) };
     const params = { T, H, scale };
     gpu.run("attention_backward_query", { ...bindings, starts: slice(args.starts) }, params, grid, backward);
     gpu.run("attention_backward_key", { ...bindings, ends: slice(args.ends) }, params, grid, backward);
-  });
-}
-
-/** Attention of new tokens over the cache, into which their keys and values go first. */
-export function cachedAttention(gpu: Gpu, args: K.CachedAttentionArgs): void {
-  const { heads: H, scale, out, keys, values } = args;
-  const [T, C] = out.shape;
-  const { D } = tiledVariant(C, H);
-  if (keys.dtype === "u32" || values.dtype !== keys.dtype) {
-    throw new WhetError(
-      "backend",
-      `a cache of ${keys.dtype} keys and ${values.dtype} values: both are f32 or f16`,
-    );
-  }
-  const HALF = keys.dtype === "f16";
-  const constants = { HALF, WORD: HALF ? "u32" : "f32" };
-  const W = HALF ? Math.ceil(C / 2) : C;
-  const bindings = {
-    qkv: slice(args.qkv),
-    keys: slice(keys),
-    values: slice(values),
-    slots: slice(args.slots),
-    positions: slice(args.positions),
-  };
-  const positionsPerSlot = keys.shape[1];
-  const groups = [Math.ceil(T * W / 256)] as const;
-  gpu.run("cache_store", bindings, { length: T * W, C, W, positionsPerSlot }, groups, constants);
-  gpu.run("cached_attention", { ...bindings, out: slice(out) }, { H, positionsPerSlot, scale }, [T, H], {
-    ...constants,
-    D,
-    EVEN: D % 2 === 0,
   });
 }

@@ -15,6 +15,7 @@ import type {
   WeightFormat,
 } from "../../tensor/tensor.ts";
 import * as attention from "./attention.ts";
+import { cachedAttention } from "./cached_attention.ts";
 import { disentangledAttention } from "./disentangled.ts";
 import * as elementwise from "./elementwise.ts";
 import * as embedding from "./embedding.ts";
@@ -194,7 +195,7 @@ class WebGpuBackend implements K.Backend {
   }
 
   cachedAttention(args: K.CachedAttentionArgs): void {
-    attention.cachedAttention(this.gpu, args);
+    cachedAttention(this.gpu, args);
   }
 
   disentangledAttention(args: K.DisentangledAttentionArgs): void {
