@@ -241,7 +241,7 @@ Deno.test("a judge's ratings are printed by line, its mean last; what it says un
       `${data}, line 2: 2`,
       `${data}, line 3: unreadable`,
       `${data}, line 4: 5`,
-      "mean rating 5.6667 ± 2.3333, 3 answers, and 1 replies that cannot be read",
+      "mean rating 5.6667 ± 2.3333, 3 answers, 1 unreadable",
       "",
     ]);
     assertMatch(plain.stderr, /^1 of 5 examples are left out: 1: there is no answer .* line 5\)\n/);

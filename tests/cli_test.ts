@@ -59,7 +59,6 @@ Deno.test("what is not built yet says so and fails", async () => {
   const missing: [string[], RegExp][] = [
     [["serve", "--model", "nano"], /^whet: serve is not built yet; /],
     [["serve"], /^whet: serve is not built yet; /],
-    [["score", "--reward-model", "x", "--data", "y", "--json"], /^whet: reward models are not built yet; /],
   ];
   await Promise.all(missing.map(([args, message]) => refused(args, { code: 1, message })));
 });

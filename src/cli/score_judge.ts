@@ -59,12 +59,8 @@ export async function scoreByJudge(values: ScoreValues): Promise<JudgeResult> {
       });
       const { mean, n } = judgement;
       if (!json) {
-        printLine(
-          `${
-            n === 0 ? "no rating could be read" : `mean rating ${withError(mean, standardError)}`
-          }, ${n} answers` +
-            (judgement.unreadable > 0 ? `, and ${judgement.unreadable} replies that cannot be read` : ""),
-        );
+        const average = n === 0 ? "no rating could be read" : `mean rating ${withError(mean, standardError)}`;
+        printLine(`${average}, ${n} answers, ${judgement.unreadable} unreadable`);
       }
       return {
         ...judgement,
