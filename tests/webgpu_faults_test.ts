@@ -93,5 +93,5 @@ deviceTest("a lost device is said to be lost, by reads under way too", sources, 
   const error = await assertRejects(() => late, WhetError);
   assertEquals(error.code, "backend");
   await device.lost;
-  await fails(gpu, () => Promise.resolve().then(() => gpu.read(kept)), "backend", "lost", "checkpoint");
+  await fails(gpu, () => Promise.resolve().then(() => gpu.read(kept)), "backend", "lost", "--backend wasm");
 });

@@ -84,6 +84,14 @@ export async function* train(
   using _training = requireGradients(parameters);
   let saved = first - 1;
   const broken = (step: number, what: string) => diverged(step, what, checkpoint?.directory, saved);
+  /** A step's work; where it ends training, the error says what is saved. */
+  const doing = async <Result>(step: number, work: Promise<Result>): Promise<Result> => {
+    try {
+      return await work;
+    } catch (error) {
+      throw ended(error, step, checkpoint?.directory, saved);
+    }
+  };
   const keep = async (step: number) => {
     if (!await areFinite(model, parameters)) throw broken(step, "the weights are");
     if (!checkpoint) return;
@@ -99,12 +107,9 @@ export async function* train(
     const parts = await take(batches, accumulate);
     const learningRate = settings.learningRate *
       scheduleFactor(settings.schedule, step - 1, settings.warmupSteps, steps);
-    const { loss, gradNorm } = await runStep(model, optimizer, parts, {
-      step,
-      learningRate,
-      seed: settings.seed,
-      adapter: lora,
-    });
+    const { seed } = settings;
+    const stepped = runStep(model, optimizer, parts, { step, learningRate, seed, adapter: lora });
+    const { loss, gradNorm } = await doing(step, stepped);
     const seconds = (performance.now() - begin) / 1000;
     if (!Number.isFinite(loss)) throw broken(step, "the loss is");
     if (!Number.isFinite(gradNorm)) throw broken(step, "the gradients are");
@@ -112,11 +117,22 @@ export async function* train(
     const evaluates = held && (step === steps || (evalEvery !== null && step % evalEvery === 0));
     yield {
       ...{ step, steps, loss, learningRate, gradNorm, tokens, tokensPerSecond: tokens / seconds },
-      ...(evaluates ? { evalLoss: (await evaluate(model, held(), lora)).loss } : {}),
+      ...(evaluates ? { evalLoss: (await doing(step, evaluate(model, held(), lora))).loss } : {}),
     };
     // After the step was taken in, so that whoever notes the steps down has noted this one.
-    if (step === steps || (checkpoint && step % checkpoint.every === 0)) await keep(step);
+    if (step === steps || (checkpoint && step % checkpoint.every === 0)) await doing(step, keep(step));
   }
+}
+
+/** What a device that failed leaves behind: other errors say themselves what to do. */
+function ended(error: unknown, step: number, directory: string | undefined, saved: number): unknown {
+  const failed = error instanceof WhetError && (error.code === "backend" || error.code === "resource");
+  if (!failed || !directory) return error;
+  const rest = saved > 0
+    ? `the checkpoint of step ${saved} in ${directory} is whole, and resume (--resume) goes on from there, on ` +
+      "another backend too"
+    : "no checkpoint was written yet, so that resume (--resume) begins anew";
+  return new WhetError(error.code, `step ${step}: ${error.message}; ${rest}`, { cause: error });
 }
 
 /** The next micro-batches; fewer at the end of the last epoch. */

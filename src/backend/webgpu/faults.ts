@@ -10,11 +10,17 @@ import { WhetError } from "../../errors.ts";
 /** What something was called with, by name. */
 export type Params = Readonly<Record<string, number>>;
 
+/** How long after a failure `device.lost` may tell of its cause. */
+const LOSS_IS_TOLD_MS = 100;
+/** What wgpu says of a call on a device that is gone, before or instead of resolving `device.lost`. */
+const LOSS = /\bdevice\b.*\blost\b/i;
+
 /** The faults of one device. */
 export class Faults {
   #fault?: WhetError;
   #closed = false;
   readonly #scopes = new Set<Promise<void>>();
+  readonly #lost: Promise<void>;
 
   /** @param device Whose faults. */
   constructor(readonly device: GPUDevice) {
@@ -22,12 +28,7 @@ export class Faults {
       event.preventDefault();
       this.#caught((event as GPUUncapturedErrorEvent).error, "WebGPU reports an error");
     });
-    device.lost.then(({ message }) => {
-      const reason = oneLine(message);
-      this.#found(
-        new WhetError("backend", `the GPU was lost (${reason}): start again from the last checkpoint`),
-      );
-    });
+    this.#lost = device.lost.then(({ message }) => this.#lose(message));
   }
 
   /**
@@ -58,6 +59,17 @@ export class Faults {
     await Promise.all(this.#scopes);
   }
 
+  /**
+   * As {@linkcode settled}, after something has failed: if the device was lost, which is told a little after whatever
+   * fails because of it, that is known when this resolves.
+   */
+  async explained(): Promise<void> {
+    await this.settled();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    await Promise.race([this.#lost, new Promise((resolve) => timer = setTimeout(resolve, LOSS_IS_TOLD_MS))]);
+    clearTimeout(timer);
+  }
+
   /** Throws what was found so far, and after {@linkcode close}. */
   check(): void {
     if (this.#closed) throw new WhetError("disposed", "this WebGPU backend was disposed");
@@ -69,8 +81,20 @@ export class Faults {
     this.#closed = true;
   }
 
+  #lose(reason: string): void {
+    this.#found(
+      new WhetError(
+        "backend",
+        `the GPU was lost (${
+          oneLine(reason)
+        }); load the model again, or use another backend (--backend wasm)`,
+      ),
+    );
+  }
+
   #caught(error: GPUError, what: string): void {
     const message = oneLine(error.message);
+    if (LOSS.test(message)) return this.#lose(message);
     this.#found(
       error instanceof GPUOutOfMemoryError
         ? new WhetError(
