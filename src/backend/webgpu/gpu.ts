@@ -193,7 +193,7 @@ export class Gpu implements Disposable {
     try {
       await buffer.mapAsync(GPUMapMode.READ, 0, bytes);
     } catch (error) {
-      await this.#faults.settled();
+      await this.#faults.explained();
       this.#faults.check();
       throw new WhetError("backend", `reading ${bytes} bytes back from the GPU failed: ${oneLine(error)}`);
     }
