@@ -22,6 +22,18 @@ export interface LowRank {
   dropout: number;
 }
 
+/** Low-rank updates of a layer of which every row has its own; see `LowRankRowsArgs`. For inference. */
+export interface RowUpdate {
+  /** (adapters, R, in). */
+  A: Tensor;
+  /** (adapters, R, out). */
+  B: Tensor;
+  /** (adapters). */
+  scaling: Tensor;
+  /** u32 (T). */
+  adapters: Tensor;
+}
+
 /** y = x W + b, GPT-2's `Conv1D`, with or without an adapter. */
 export interface Linear {
   /** (in, out). */
@@ -30,6 +42,24 @@ export interface Linear {
   bias?: Tensor;
   /** The adapter attached to this layer. */
   lora?: LowRank;
+}
+
+/** y = x Wᵀ + b, PyTorch's `Linear`; it only infers. */
+export interface Dense {
+  /** (out, in). */
+  weight: Matrix;
+  /** (out). */
+  bias?: Tensor;
+}
+
+/** What disentangled attention knows of relative positions; see `DisentangledAttentionArgs`. */
+export interface RelativePositions {
+  /** (P, C), the content-to-position term's. */
+  positionKeys?: Tensor;
+  /** (P, C), the position-to-content term's. */
+  positionQueries?: Tensor;
+  /** u32 (2L − 1). */
+  buckets?: Tensor;
 }
 
 /** Scale and shift of a layer normalisation. */
@@ -58,6 +88,8 @@ export interface CacheView {
   slots: Tensor;
   /** u32 (T). */
   positions: Tensor;
+  /** u32 (slots, blocks of each), where the cache is allotted in blocks. */
+  blocks?: Tensor;
 }
 
 /** About how many logits are alive at once: 13 MB, which an L3 cache holds. */
@@ -72,8 +104,14 @@ export class Ops {
    * @param arena Where temporaries live.
    * @param tape What records; null for inference.
    * @param dropoutKey Gives each call of dropout its own mask; without it nothing is dropped.
+   * @param updates What is added to layers' rows; only without a tape.
    */
-  constructor(arena: Arena, readonly tape: Tape | null = null, readonly dropoutKey?: () => [number, number]) {
+  constructor(
+    arena: Arena,
+    readonly tape: Tape | null = null,
+    readonly dropoutKey?: () => [number, number],
+    readonly updates?: ReadonlyMap<Linear, readonly RowUpdate[]>,
+  ) {
     this.#arena = arena;
     this.#backend = arena.backend;
   }
@@ -123,7 +161,7 @@ export class Ops {
   }
 
   /**
-   * y = x W + b, plus the adapter's scaling · dropout(x) Aᵀ Bᵀ, plus a residual; (T, out).
+   * y = x W + b, plus the adapter's scaling · dropout(x) Aᵀ Bᵀ, or the rows' own updates, plus a residual; (T, out).
    *
    * @param x (T, in).
    * @param layer The layer.
@@ -134,6 +172,7 @@ export class Ops {
     const T = x.shape[0];
     const out = this.#arena.temporary([T, weight.shape[1]]);
     this.#backend.matmul({ a: x, b: weight, bias, residual, out });
+    for (const update of this.updates?.get(layer) ?? []) this.#backend.lowRankRows({ x, ...update, out });
     if (!lora) {
       this.#record(out, [x, weight, bias, residual], weight.requiresGradient ? [x] : [], (dOut, tape) => {
         if (residual) tape.share(residual, dOut);
@@ -182,7 +221,9 @@ export class Ops {
   /** gelu(x W + b); in one kernel where neither a tape nor an adapter needs what lies between, (T, out). */
   linearGelu(x: Tensor, layer: Linear): Tensor {
     const { weight, bias, lora } = layer;
-    if (lora || this.#records([x, weight, bias])) return this.gelu(this.linear(x, layer));
+    if (lora || this.updates?.has(layer) || this.#records([x, weight, bias])) {
+      return this.gelu(this.linear(x, layer));
+    }
     const out = this.#arena.temporary([x.shape[0], weight.shape[1]]);
     this.#backend.matmul({ a: x, b: weight, bias, activation: "gelu", out });
     return out;
@@ -208,6 +249,41 @@ export class Ops {
     this.#record(out, [x], [x], (dOut, tape) => {
       tape.contribute(x, (dX, accumulate) => this.#backend.geluBackward({ x, dOut, dX, accumulate }));
     });
+    return out;
+  }
+
+  /** y = x Wᵀ + b, plus a residual; (T, out). No gradient. */
+  dense(x: Tensor, { weight, bias }: Dense, residual?: Tensor): Tensor {
+    const out = this.#arena.temporary([x.shape[0], weight.shape[0]]);
+    this.#backend.matmul({ a: x, b: weight, transposeB: true, bias, residual, out });
+    return out;
+  }
+
+  /** GELU by the error function, as it was first defined (Hendrycks & Gimpel 2016). No gradient. */
+  exactGelu(x: Tensor): Tensor {
+    const out = this.#arena.temporary(x.shape);
+    this.#backend.gelu({ x, out, exact: true });
+    return out;
+  }
+
+  /** a + b. No gradient. */
+  add(a: Tensor, b: Tensor): Tensor {
+    const out = this.#arena.temporary(a.shape);
+    this.#backend.add({ a, b, out });
+    return out;
+  }
+
+  /** Disentangled multi-head self-attention within each sequence, both ways; (T, C). No gradient. */
+  disentangledAttention(
+    qkv: Tensor,
+    { starts, ends }: Sequences,
+    positions: RelativePositions,
+    heads: number,
+    scale: number,
+  ): Tensor {
+    const [T, C3] = qkv.shape;
+    const out = this.#arena.temporary([T, C3 / 3]);
+    this.#backend.disentangledAttention({ qkv, ...positions, starts, ends, out, heads, scale });
     return out;
   }
 
