@@ -312,6 +312,7 @@ Deno.test("a server that is not there is told after one retry", async () => {
     `127.0.0.1:${port}: cannot be reached (`,
   );
   assertEquals([error.code, notes.length], ["network", 1]);
+  assert(!/secret/.test(error.message + notes), error.message);
 });
 
 Deno.test("a reply without end is refused", async () => {

@@ -38,12 +38,14 @@ export async function scoreByJudge(values: ScoreValues): Promise<JudgeResult> {
   return await interruptible(async (signal) => {
     // The bar does not exist before the pairs are counted, the judge's notes not before its first request.
     let bar: Progress | null = null;
-    const judge = openJudge(values, (text) => bar?.note(text));
+    const hidden = resultsAreProgress(json);
+    const say = (text: string) => hidden && !quiet ? note(text) : bar?.note(text);
+    const judge = openJudge(values, say);
     const data = await loadData(values, signal);
     const { pairs, at, leftOut } = selectPairs(data, values.side as Side | undefined);
     const left_out = countLeftOut(leftOut, data, quiet);
     if (!quiet) note(`${judge.name}: ${pairs.length} answers to rate`);
-    bar = new Progress({ total: pairs.length, label: "judge", quiet: quiet || resultsAreProgress(json) });
+    bar = new Progress({ total: pairs.length, label: "judge", quiet: quiet || hidden });
     const place = (index: number) => data.where(at[index]);
     const print = inOrder<number | null>((index, rating) => {
       if (!json) printLine(`${place(index)}: ${rating ?? "unreadable"}`);
@@ -53,7 +55,7 @@ export async function scoreByJudge(values: ScoreValues): Promise<JudgeResult> {
         signal,
         onProgress: (count) => bar!.update({ done: done = count }),
         onRating: (index, rating, reply) => {
-          if (rating === null) bar!.note(unreadable(place(index), reply));
+          if (rating === null) say(unreadable(place(index), reply));
           print(index, rating);
         },
       });

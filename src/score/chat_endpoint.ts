@@ -196,10 +196,12 @@ export class ChatEndpoint {
     return new Passing(this.#failure(words, cause), wait);
   }
 
-  /** A server's words on one line, without the key should they repeat it. */
+  /** A server's words, or fetch's, on one line: without the key and the query, which may hold one. */
   #quote(text: string): string {
-    const { apiKey } = this.#options;
-    const line = oneLine(apiKey ? text.replaceAll(apiKey, "…") : text);
+    for (const secret of [this.#options.apiKey, this.url.search]) {
+      if (secret) text = text.replaceAll(secret, "…");
+    }
+    const line = oneLine(text);
     return JSON.stringify(line.length > 120 ? `${line.slice(0, 119)}…` : line);
   }
 
