@@ -51,22 +51,21 @@ export async function scoreByJudge(values: ScoreValues): Promise<JudgeResult> {
       if (!json) printLine(`${place(index)}: ${rating ?? "unreadable"}`);
     });
     try {
-      const { standardError, ...judgement } = await judge.rate(pairs, {
+      const { mean, standardError, n, unreadable, ratings } = await judge.rate(pairs, {
         signal,
         onProgress: (count) => bar!.update({ done: done = count }),
         onRating: (index, rating, reply) => {
-          if (rating === null) say(unreadable(place(index), reply));
+          if (rating === null) say(unclear(place(index), reply));
           print(index, rating);
         },
       });
-      const { mean, n } = judgement;
       if (!json) {
         const average = n === 0 ? "no rating could be read" : `mean rating ${withError(mean, standardError)}`;
-        printLine(`${average}, ${n} answers, ${judgement.unreadable} unreadable`);
+        printLine(`${average}, ${n} answers, ${unreadable} unreadable`);
       }
       return {
-        ...judgement,
-        ...{ mean: n > 0 ? mean : null, standard_error: n > 1 ? standardError : null, left_out },
+        ...{ mean: n > 0 ? mean : null, standard_error: n > 1 ? standardError : null, n },
+        ...{ unreadable, ratings, left_out },
       };
     } finally {
       bar.finish();
@@ -105,7 +104,7 @@ function readKey(variable: string): string {
   return key;
 }
 
-function unreadable(where: string, reply: string): string {
+function unclear(where: string, reply: string): string {
   const end = oneLine(reply.slice(-80));
   return `${where}: the reply has no clear rating: ${
     end === "" ? "it is empty" : JSON.stringify(reply.length > 80 ? `…${end}` : end)
