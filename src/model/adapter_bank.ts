@@ -1,0 +1,206 @@
+/**
+ * Many adapters in a backend's memory at once, so that rows of one batch can each have their own (as in S-LoRA, Sheng et
+ * al. 2023). The model's weights and the adapter attached to it are left alone.
+ *
+ * Adapters of the same layers and rank lie in chunks of {@linkcode CHUNK}, which come and go as they are needed.
+ *
+ * @module
+ */
+import { WhetError } from "../errors.ts";
+import { type Backend, NO_ADAPTER } from "../tensor/backend.ts";
+import type { Arena } from "../tensor/arena.ts";
+import type { Linear, RowUpdate } from "../tensor/ops.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Lora } from "./lora.ts";
+import type { Transformer } from "./transformer.ts";
+
+/** Adapters of a chunk. */
+export const CHUNK = 8;
+
+/** One layer's part of a chunk. */
+interface Pair {
+  /** (CHUNK, R, in). */
+  A: Tensor;
+  /** (CHUNK, R, out). */
+  B: Tensor;
+  /** (CHUNK). */
+  scaling: Tensor;
+}
+
+/** Memory for adapters of the same layers and rank. */
+interface Chunk {
+  /** What they have in common. */
+  shape: string;
+  /** By layer name. */
+  pairs: Map<string, Pair>;
+  /** Which places are taken. */
+  taken: boolean[];
+}
+
+/** An adapter in the bank. */
+export interface BankedAdapter {
+  /** Where it lies. */
+  readonly chunk: object;
+  /** At which place there. */
+  readonly slot: number;
+  /** Bytes that it takes. */
+  readonly bytes: number;
+}
+
+/** Adapters side by side in a backend's memory. */
+export class AdapterBank implements Disposable {
+  readonly #backend: Backend;
+  readonly #linears: ReadonlyMap<string, Linear>;
+  #chunks: Chunk[] = [];
+
+  /**
+   * @param backend The model's.
+   * @param network The model without an adapter.
+   */
+  constructor(backend: Backend, network: Transformer) {
+    this.#backend = backend;
+    this.#linears = network.linears();
+  }
+
+  /** Bytes that are allocated. */
+  get bytes(): number {
+    const each = (pairs: Map<string, Pair>) =>
+      [...pairs.values()].reduce(
+        (sum, { A, B, scaling }) => sum + 4 * (A.length + B.length + scaling.length),
+        0,
+      );
+    return this.#chunks.reduce((sum, { pairs }) => sum + each(pairs), 0);
+  }
+
+  /**
+   * Bytes that are allocated when another adapter of this shape comes: none, or a whole chunk's.
+   *
+   * @param lora It.
+   */
+  grows(lora: Lora): number {
+    const shape = shapeOf(lora);
+    return this.#chunks.some((chunk) => chunk.shape === shape && chunk.taken.includes(false))
+      ? 0
+      : CHUNK * bytesOf(lora);
+  }
+
+  /**
+   * Takes an adapter in, with the values that its object has; it is not bound to any backend by that.
+   *
+   * @param lora It, checked to fit the model.
+   * @returns What it is known by here.
+   * @throws {WhetError} "resource" where memory is out.
+   */
+  add(lora: Lora): BankedAdapter {
+    const shape = shapeOf(lora);
+    let chunk = this.#chunks.find((chunk) => chunk.shape === shape && chunk.taken.includes(false));
+    if (!chunk) this.#chunks.push(chunk = this.#allocate(lora, shape));
+    const slot = chunk.taken.indexOf(false);
+    for (const [name, { A, B, rank: R, outFeatures: N, scaling }] of lora.modules) {
+      const pair = chunk.pairs.get(name)!;
+      this.#backend.write(part(pair.A, slot), A);
+      const turned = new Float32Array(B.length); // (R, out) of (out, R)
+      for (let n = 0; n < N; n++) for (let r = 0; r < R; r++) turned[r * N + n] = B[n * R + r];
+      this.#backend.write(part(pair.B, slot), turned);
+      const scalings = this.#scalings.get(pair)!;
+      scalings[slot] = scaling;
+      this.#backend.write(pair.scaling, scalings);
+    }
+    chunk.taken[slot] = true;
+    return { chunk, slot, bytes: bytesOf(lora) };
+  }
+
+  /** Scalings of each pair as they are on the device, which are written all together. */
+  readonly #scalings = new WeakMap<Pair, Float32Array>();
+
+  /**
+   * Lets an adapter go; no row may have it any more.
+   *
+   * @param adapter What {@linkcode AdapterBank.add} gave.
+   */
+  remove(adapter: BankedAdapter): void {
+    const chunk = adapter.chunk as Chunk;
+    chunk.taken[adapter.slot] = false;
+    if (chunk.taken.includes(true)) return;
+    this.#free(chunk);
+    this.#chunks = this.#chunks.filter((other) => other !== chunk);
+  }
+
+  /**
+   * What is added to the layers' rows; temporaries of the arena's innermost scope.
+   *
+   * @param arena Of the same backend.
+   * @param rows Each row's adapter, or null.
+   * @returns By layer; undefined where no row has an adapter.
+   */
+  updates(arena: Arena, rows: readonly (BankedAdapter | null)[]): Map<Linear, RowUpdate[]> | undefined {
+    const updates = new Map<Linear, RowUpdate[]>();
+    for (const chunk of this.#chunks) {
+      if (!rows.some((row) => row?.chunk === chunk)) continue;
+      const adapters = arena.upload(
+        Uint32Array.from(rows, (row) => row?.chunk === chunk ? row.slot : NO_ADAPTER),
+      );
+      for (const [name, pair] of chunk.pairs) {
+        const linear = this.#linears.get(name)!;
+        updates.set(linear, [...updates.get(linear) ?? [], { ...pair, adapters }]);
+      }
+    }
+    return updates.size > 0 ? updates : undefined;
+  }
+
+  #allocate(lora: Lora, shape: string): Chunk {
+    const chunk: Chunk = { shape, pairs: new Map(), taken: new Array(CHUNK).fill(false) };
+    try {
+      for (const [name, { rank: R, inFeatures, outFeatures }] of lora.modules) {
+        const made: Tensor[] = [];
+        const allocate = (shape: number[]) => {
+          const tensor = this.#backend.allocate(shape);
+          made.push(tensor);
+          return tensor;
+        };
+        try {
+          const pair = {
+            A: allocate([CHUNK, R, inFeatures]),
+            B: allocate([CHUNK, R, outFeatures]),
+            scaling: allocate([CHUNK]),
+          };
+          chunk.pairs.set(name, pair);
+          this.#scalings.set(pair, new Float32Array(CHUNK));
+        } catch (error) {
+          for (const tensor of made) this.#backend.free(tensor);
+          throw error;
+        }
+      }
+    } catch (error) {
+      this.#free(chunk);
+      throw error;
+    }
+    return chunk;
+  }
+
+  #free({ pairs }: Chunk): void {
+    for (const { A, B, scaling } of pairs.values()) {
+      for (const tensor of [A, B, scaling]) this.#backend.free(tensor);
+    }
+  }
+
+  /** Frees all. */
+  [Symbol.dispose](): void {
+    for (const chunk of this.#chunks.splice(0)) this.#free(chunk);
+  }
+}
+
+/** One adapter's part of a tensor. */
+function part(all: Tensor, slot: number): Tensor {
+  const [, ...shape] = all.shape;
+  return all.slice(slot * shape[0] * shape[1], shape);
+}
+
+function shapeOf({ modules }: Lora): string {
+  if (modules.size === 0) throw new WhetError("format", "the adapter adapts no layer");
+  return [...modules].map(([name, { rank }]) => `${name}:${rank}`).join();
+}
+
+function bytesOf({ modules }: Lora): number {
+  return [...modules.values()].reduce((sum, { A, B }) => sum + 4 * (A.length + B.length + 1), 0);
+}
