@@ -20,6 +20,7 @@ import {
 import { type GPT2Config, type GPT2Shape, parseConfig } from "./config.ts";
 import { initialValues } from "./initialise.ts";
 import type { ModelParts } from "./language_model.ts";
+import { memoryNeed } from "./memory.ts";
 import { findParameters, placeAll, readParameters, storedFormat, type Values } from "./parameters.ts";
 import { parameterShapes } from "./transformer.ts";
 
@@ -31,6 +32,11 @@ export interface BackendOptions {
   instructionSet?: "relaxed" | "strict";
   /** Threads that WASM computes with, which its results do not depend on [all cores; 1 where workers are missing]. */
   threads?: number;
+  /**
+   * Whether WebGPU computes in a worker of its own [no]: for servers, whose event loop else stands still while Deno waits
+   * for the GPU. What the GPU refuses is then thrown by the next call or read, and by every one after.
+   */
+  worker?: boolean;
 }
 
 /** How {@linkcode GPT2.load} loads. */
@@ -94,6 +100,7 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   const found = findParameters(checkpoint, parameterShapes(config), called);
   const weights = options.weights ?? storedFormat(found, called) ?? "f32";
   return await withBackend(options, async (backend, ownsBackend) => {
+    await backend.admit?.(memoryNeed(called, config, weights));
     const values = readParameters(checkpoint, found, weights, options.signal);
     const parameters = await placeAll(backend, weights, values);
     return { name: called, config, tokenizer, backend, ownsBackend, weights, parameters };
@@ -123,9 +130,10 @@ export async function randomModel(shape: GPT2Shape, options: RandomOptions = {})
       `config: ${parameter} would be [${shape.join(", ")}], more than 4 GiB; make the model smaller`,
     );
   }
+  const name = `random GPT-2 (seed ${seed})`;
   return await withBackend(options, async (backend, ownsBackend) => {
+    await backend.admit?.(memoryNeed(name, config, weights));
     const parameters = await placeAll(backend, weights, initialParameters(config, shapes, seed >>> 0));
-    const name = `random GPT-2 (seed ${seed})`;
     return { name, config, tokenizer, backend, ownsBackend, weights, parameters };
   });
 }

@@ -28,7 +28,7 @@ interface Range {
 }
 
 /** How many MiB, in words. */
-function mebibytes(bytes: number): string {
+export function mebibytes(bytes: number): string {
   return `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 ? 3 : 1)} MiB`;
 }
 
@@ -58,6 +58,11 @@ export class Heap {
     this.#f32 = new Float32Array(this.memory.buffer);
     this.#u8 = new Uint8Array(this.memory.buffer);
     this.#u32 = new Uint32Array(this.memory.buffer);
+  }
+
+  /** The most bytes that the memory grows to. */
+  get maximumBytes(): number {
+    return this.#maximumPages * PAGE;
   }
 
   /** The whole memory as floats; not to be kept over an allocation, which may move it. */

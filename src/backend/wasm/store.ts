@@ -4,7 +4,7 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
-import type { BackendStats } from "../../tensor/backend.ts";
+import type { BackendStats, MemoryNeed } from "../../tensor/backend.ts";
 import {
   type DType,
   type GroupAxis,
@@ -17,7 +17,7 @@ import {
 import { checkStored, CODE_BITS, codeBytes, GROUP } from "../../tensor/stored.ts";
 import { expect } from "./checks.ts";
 import { type Call, call, Dispatcher, type Shared } from "./dispatch.ts";
-import { Heap } from "./heap.ts";
+import { Heap, mebibytes } from "./heap.ts";
 import { instantiate } from "./instance.ts";
 import type { Kernels } from "./kernels.gen.ts";
 import { Pool } from "./pool.ts";
@@ -395,6 +395,19 @@ export class Store implements Disposable {
     block.freed = true;
     this.#allocatedBytes -= block.bytes;
     this.#allocations--;
+  }
+
+  async admit({ name, format, weights }: MemoryNeed): Promise<void> {
+    const { maximumBytes } = this.memory;
+    if (weights <= maximumBytes) return;
+    const smaller = format === "q4"
+      ? "take a smaller model"
+      : "load it with smaller weights (--weights q8 or q4)";
+    throw new WhetError(
+      "resource",
+      `${name} does not fit WebAssembly's memory of ${mebibytes(maximumBytes)}: its ${format} weights take ` +
+        `${mebibytes(weights)}; ${smaller}`,
+    );
   }
 
   flush(): void {

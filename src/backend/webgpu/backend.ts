@@ -14,6 +14,7 @@ import type {
   Tensor,
   WeightFormat,
 } from "../../tensor/tensor.ts";
+import { admit } from "./admit.ts";
 import * as attention from "./attention.ts";
 import { cachedAttention } from "./cached_attention.ts";
 import { disentangledAttention } from "./disentangled.ts";
@@ -94,6 +95,10 @@ class WebGpuBackend implements K.Backend {
   readonly readAhead = READ_AHEAD;
 
   constructor(readonly gpu: Gpu, readonly description: string) {}
+
+  async admit(need: K.MemoryNeed): Promise<void> {
+    await admit(this.gpu, this.description, need);
+  }
 
   allocate(shape: readonly number[], dtype?: DType): Tensor {
     return allocate(this.gpu, shape, dtype);
