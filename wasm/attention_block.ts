@@ -89,6 +89,13 @@ function maximaOf(block: usize, D: usize): usize {
   return block + (D + fives(D)) * QUERIES * 4;
 }
 
+/** Where a panel's scores are, (80, 16). */
+// @ts-ignore: decorator
+@inline
+export function scoresOf(block: usize, D: usize): usize {
+  return maximaOf(block, D) + 2 * QUERIES * 4;
+}
+
 /** Begins with `count` queries, `step` bytes apart, that saw no key yet. */
 export function beginBlock(queries: usize, step: usize, D: usize, scale: f32, count: usize, block: usize): void {
   for (let q: usize = 0; q < count; q += LANES) {
@@ -123,27 +130,45 @@ export function passBlock(
   block: usize,
   wide: bool,
 ): void {
-  const D5 = fives(D);
-  const sums = sumsOf(block, D);
-  const maxima = maximaOf(block, D);
-  const scores = maxima + 2 * QUERIES * 4;
+  const scores = scoresOf(block, D);
   for (let q: usize = 0; q < count; q += LANES) {
     const first = place + <i32> q;
     if (first + <i32> LANES <= 0) continue;
     const seen = min(here, <usize> (first + <i32> LANES)); // by the panel's last query
     const lanes = min(LANES, count - q);
     multiply(K, ROWS * D * 4, seen, block + q * D * 4, D, scores, lanes, wide, true);
-    const panel = sums + q * D5 * 4;
-    for (let lane: usize = 0; lane < lanes; lane += 4) {
-      const state = maxima + (q + lane) * 4;
-      const factor = softmaxTile(scores + lane * 4, seen, first + <i32> lane, state);
-      if (!v128.any_true(f32x4.ne(factor, f32x4.splat(1)))) continue;
-      for (let p = panel + lane * 4, end = p + D * ROW; p < end; p += ROW) {
-        v128.store(p, f32x4.mul(v128.load(p), factor));
-      }
-    }
-    multiply(V, KEYS * ROWS * 4, D, scores, seen, panel, lanes, wide, false);
+    takeIn(V, seen, first, D, q, lanes, block, wide);
   }
+}
+
+/**
+ * A panel's queries, whose scores of a tile's first `seen` keys are there, take in the values.
+ *
+ * @param first How many keys the panel's first query is behind the tile's first: it sees none beyond itself.
+ * @param q The panel's first query.
+ * @param lanes Its queries.
+ */
+export function takeIn(
+  V: usize,
+  seen: usize,
+  first: i32,
+  D: usize,
+  q: usize,
+  lanes: usize,
+  block: usize,
+  wide: bool,
+): void {
+  const scores = scoresOf(block, D);
+  const panel = sumsOf(block, D) + q * fives(D) * 4;
+  for (let lane: usize = 0; lane < lanes; lane += 4) {
+    const state = maximaOf(block, D) + (q + lane) * 4;
+    const factor = softmaxTile(scores + lane * 4, seen, first + <i32> lane, state);
+    if (!v128.any_true(f32x4.ne(factor, f32x4.splat(1)))) continue;
+    for (let p = panel + lane * 4, end = p + D * ROW; p < end; p += ROW) {
+      v128.store(p, f32x4.mul(v128.load(p), factor));
+    }
+  }
+  multiply(V, KEYS * ROWS * 4, D, scores, seen, panel, lanes, wide, false);
 }
 
 /**

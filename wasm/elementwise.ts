@@ -3,11 +3,12 @@
  * begin … end − 1, and an element's bits do not depend on where such a range is cut.
  */
 import { loadUpTo, storeUpTo } from "./simd";
-import { gelus, geluSlopes } from "./math";
+import { exactGelus, gelus, geluSlopes } from "./math";
 
-/** out = GELU(x) */
-export function gelu(x: usize, out: usize, begin: usize, end: usize): void {
-  gelus(x + begin * 4, x + end * 4, out + begin * 4);
+/** out = GELU(x), by the error function where it is to be exact, else in the tanh form. */
+export function gelu(x: usize, out: usize, exact: bool, begin: usize, end: usize): void {
+  if (exact) exactGelus(x + begin * 4, x + end * 4, out + begin * 4);
+  else gelus(x + begin * 4, x + end * 4, out + begin * 4);
 }
 
 /** dX = dOut · GELU′(x), or that added to it. */

@@ -2,7 +2,7 @@
  * exp, log and what GELU needs, four lanes at a time: the project's own, so that results depend on no
  * host's libm. Relative errors are about 2e-7; NaN stays NaN.
  */
-import { fma, loadUpTo, storeUpTo } from "./simd";
+import { fma, loadUpTo, storeUpTo, zero } from "./simd";
 
 /**
  * Constants that loops use, in memory: V8 builds a `v128.const` anew at every use, by five instructions,
@@ -28,6 +28,18 @@ const CONSTANTS: usize = memory.data<f32>([
   -0.21406444881478803, // 15: that times 3
   30.0, // 16
   -30.0, // 17
+  -0.5, // 18
+  14.0, // 19: exp(−x² / 2) is no normal number any more
+  0.29, // 20
+  0.041162313, // 21
+  -0.2019898912, // 22
+  0.3256949515, // 23
+  -0.1745698991, // 24
+  0.2027256035, // 25
+  0.0690717091, // 26
+  0.1229923508, // 27
+  0.1148728726, // 28
+  3.999737152e-5, // 29
 ]);
 
 // @ts-ignore: decorator
@@ -154,6 +166,43 @@ export function gelus(x: usize, end: usize, out: usize): void {
       k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12,
     );
     storeUpTo(out, f32x4.div(v, f32x4.add(k0, declining)), count);
+  }
+}
+
+/**
+ * out = x · Φ(x), Φ(x) = ½(1 + erf(x / √2)) being the normal distribution's, for floats one after the other. With
+ * t = |x| it is max(x, 0) − t · Φ(−t), where nothing cancels, and Φ(−t) = exp(−t² / 2) · F(u), u = 1 / (1 + 0.29 t): the
+ * form of Hastings (1955; Abramowitz & Stegun 1964, 7.1.26), with a polynomial of degree 8, the best for F's relative
+ * error over t < 10 (Remez' exchange): 1.6e-8. Rounding makes that 4e-7 from −1 on, and 2e-7 of Φ itself. An infinite
+ * x has its limit, ∞ or 0.
+ */
+export function exactGelus(x: usize, end: usize, out: usize): void {
+  const k0 = constant(0), k1 = constant(1), k2 = constant(2), k3 = constant(3),
+    k4 = constant(4), k5 = constant(5), k6 = constant(6), k7 = constant(7),
+    k8 = constant(8), k9 = constant(9), k10 = constant(10), k11 = constant(11),
+    k12 = constant(12), k18 = constant(18), k19 = constant(19), k20 = constant(20),
+    k21 = constant(21), k22 = constant(22), k23 = constant(23), k24 = constant(24),
+    k25 = constant(25), k26 = constant(26), k27 = constant(27), k28 = constant(28),
+    k29 = constant(29);
+  for (; x < end; x += 16, out += 16) {
+    const count = (end - x) / 4;
+    const v = loadUpTo(x, count);
+    const t = f32x4.pmin(f32x4.abs(v), k19);
+    const u = f32x4.div(k0, fma(t, k20, k0));
+    let f = fma(k21, u, k22);
+    f = fma(f, u, k23);
+    f = fma(f, u, k24);
+    f = fma(f, u, k25);
+    f = fma(f, u, k26);
+    f = fma(f, u, k27);
+    f = fma(f, u, k28);
+    f = fma(f, u, k29);
+    const bell = expWith(
+      f32x4.mul(f32x4.mul(t, t), k18),
+      k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12,
+    );
+    const tail = f32x4.mul(t, f32x4.mul(bell, f));
+    storeUpTo(out, f32x4.sub(f32x4.pmax(v, zero()), tail), count);
   }
 }
 
