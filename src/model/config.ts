@@ -80,7 +80,10 @@ export function parseConfig(fields: unknown, where: string): GPT2Config {
   if (type !== undefined && type !== "gpt2") {
     return wrong(
       typeof type === "string" && type.startsWith("deberta")
-        ? `model_type is ${JSON.stringify(type)}, a reward model's; here a GPT-2 is wanted`
+        ? `model_type is ${
+          JSON.stringify(type)
+        }, a reward model's: load it with RewardModel.load (--reward-model); ` +
+          "here a GPT-2 is wanted"
         : `model_type is ${JSON.stringify(type)}; Whet runs "gpt2"`,
     );
   }

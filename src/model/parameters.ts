@@ -28,18 +28,40 @@ export type Values =
   & { readonly name: string; readonly shape: readonly number[] }
   & ({ readonly values: Float32Array } | { readonly stored: StoredMatrix });
 
+/** How checkpoints of a kind of model name what they hold. */
+export interface Naming {
+  /** What messages call the kind. */
+  readonly kind: string;
+  /** The parameter's name by the name that a checkpoint has for it. */
+  readonly canonical: (stored: string) => string;
+  /** Names of tensors that may be there beside the parameters and are passed over, though they look like some. */
+  readonly beside: RegExp;
+  /** Names that look like parameters: a tensor of such a name that is none is an error. */
+  readonly own: RegExp;
+}
+
+/** GPT-2's names, with and without `transformer.`; beside them causal masks that old versions saved. */
+const GPT2_NAMES: Naming = {
+  kind: "GPT-2",
+  canonical: (stored) => stored.replace(/^transformer\./, ""),
+  beside: /^h\.\d+\.attn\.(masked_)?bias$/,
+  own: /^(h|ln_f|wte|wpe)\./,
+};
+
 /**
  * Finds a model's parameters, and that all are there in their shapes.
  *
  * @param checkpoint Where.
  * @param shapes The parameters' shapes by name.
  * @param source What messages call the model.
+ * @param naming How its tensors are named [as GPT-2's].
  * @throws {WhetError} `format` if one is missing, there twice, or not as it should be.
  */
 export function findParameters(
   checkpoint: Checkpoint,
   shapes: ReadonlyMap<string, readonly number[]>,
   source: string,
+  naming: Naming = GPT2_NAMES,
 ): Found[] {
   const matrices = findMatrices(checkpoint);
   const parts = new Set(
@@ -48,10 +70,10 @@ export function findParameters(
   const found = new Map<string, Found>();
   for (const stored of checkpoint.names()) {
     if (parts.has(stored)) continue;
-    const name = stored.replace(/^transformer\./, "");
+    const name = naming.canonical(stored);
     const shape = shapes.get(name);
     if (!shape) {
-      refuseForeign(name, stored, shapes, source);
+      refuseForeign(name, stored, shapes, source, naming);
       continue;
     }
     const other = found.get(name);
@@ -81,14 +103,15 @@ export function findParameters(
   return [...found.values()];
 }
 
-/** Refuses a tensor that is no parameter, but looks like one; heads beside the language model's are passed over. */
+/** Refuses a tensor that is no parameter, but looks like one; other heads are passed over. */
 function refuseForeign(
   name: string,
   stored: string,
   shapes: ReadonlyMap<string, readonly number[]>,
   source: string,
+  { kind, beside, own }: Naming,
 ): void {
-  if (/^h\.\d+\.attn\.(masked_)?bias$/.test(name)) return; // causal masks that old versions saved
+  if (beside.test(name)) return;
   if (shapes.has(name.replace(/\.(scales|minima)$/, ""))) {
     throw new WhetError(
       "format",
@@ -96,10 +119,10 @@ function refuseForeign(
         "how; save the model again",
     );
   }
-  if (/^(h|ln_f|wte|wpe)\./.test(name)) {
+  if (own.test(name)) {
     throw new WhetError(
       "format",
-      `${source}: tensor ${stored} has no place in the GPT-2 that config.json describes`,
+      `${source}: tensor ${stored} has no place in the ${kind} that config.json describes`,
     );
   }
 }

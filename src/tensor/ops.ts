@@ -266,6 +266,15 @@ export class Ops {
     return out;
   }
 
+  /** x below so many rows of zeros, (rows + T, C). No gradient. */
+  below(x: Tensor, rows: number): Tensor {
+    const [T, C] = x.shape;
+    const out = this.#arena.temporary([rows + T, C]);
+    this.#backend.fill({ out: out.slice(0, [rows, C]), value: 0 });
+    this.#backend.copy({ x, out: out.slice(rows * C, [T, C]) });
+    return out;
+  }
+
   /** a + b. No gradient. */
   add(a: Tensor, b: Tensor): Tensor {
     const out = this.#arena.temporary(a.shape);
