@@ -6,27 +6,40 @@
 import type { StudyAnswer } from "./study_result.ts";
 import { escapeText } from "./text.ts";
 
+/** So many questions are shown at once; they are in the order that the seed gave them. */
+const SHOWN = 10;
+
 /**
- * Each question with what the plain and the fine-tuned model say to it.
+ * Each question with what the plain and the fine-tuned model say to it; all but the first few folded away.
  *
  * @param answers Questions and answers; texts of any kind.
  * @returns HTML.
  */
 export function answerCards(answers: readonly StudyAnswer[]): string {
   if (answers.length === 0) return "<p>No question was asked.</p>";
-  return answers.map((answer, i) =>
-    `<article class="card" aria-label="Question ${i + 1}">
+  const cards = answers.map(card);
+  const rest = cards.length - SHOWN;
+  if (rest <= 2) return cards.join("\n");
+  return `<p class="note">The first ${SHOWN} of ${cards.length} questions, in the order that the seed drew them.</p>
+${cards.slice(0, SHOWN).join("\n")}
+<details><summary>The other ${rest}</summary>
+${cards.slice(SHOWN).join("\n")}
+</details>
+<p class="printed note">The other ${rest} are in study.json and, unfolded, on the page.</p>`;
+}
+
+function card(answer: StudyAnswer, i: number): string {
+  return `<article class="card" aria-label="Question ${i + 1}">
 <div class="prompt">${turns(answer.prompt)}</div>
 <div class="pair">
 ${side("Plain", "plain", answer.base, answer.scoreBase)}
 ${side("Fine-tuned", "tuned", answer.tuned, answer.scoreTuned)}
 </div>${
-      answer.reference
-        ? `\n<p class="reference"><span>The data's own answer:</span> ${said(answer.reference)}</p>`
-        : ""
-    }
-</article>`
-  ).join("\n");
+    answer.reference
+      ? `\n<p class="reference"><span>The data's own answer:</span> ${said(answer.reference)}</p>`
+      : ""
+  }
+</article>`;
 }
 
 function side(name: string, kind: string, text: string, score?: number): string {

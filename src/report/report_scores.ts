@@ -13,7 +13,7 @@ import { escapeText, formatNumber } from "./text.ts";
  * @returns HTML.
  */
 export function scoreSection(scores: StudyScores): string {
-  const { wins, ties, losses, pairs, interval: [low, high], level = 0.95, signTest } = scores;
+  const { wins, ties, losses, pairs, interval: [low, high], level = 0.95, signTest, resamples } = scores;
   const clear = low > 0 ? "higher" : high < 0 ? "lower" : null;
   const verdict = clear
     ? `The fine-tuned model's answers score ${clear}: the interval does not hold zero.`
@@ -38,7 +38,11 @@ export function scoreSection(scores: StudyScores): string {
     }${bar("tie", ties)}${bar("loss", losses)}</div>
 <p class="note">Fine-tuned better in ${formatNumber(wins)} (${(wins / total * 100).toFixed(0)} %), equal in ${
       formatNumber(ties)
-    }, worse in ${formatNumber(losses)}.</p>`;
+    }, worse in ${
+      formatNumber(losses)
+    }. The differences are paired, question by question; the interval is a bootstrap of their mean${
+      resamples === undefined ? "" : ` (${formatNumber(resamples)} resamples, percentiles)`
+    }, and the sign test is exact and leaves equal scores out.</p>`;
 }
 
 function signed(value: number, plus = false): string {

@@ -33,9 +33,9 @@ p { margin: 0 0 .8rem; }
 .lead { font-size: 1.1rem; max-width: 46rem; }
 .note, figcaption { color: var(--soft); font-size: .9rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); gap: .8rem; margin: 1.4rem 0 0; }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem 1rem; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem .9rem; }
 .tile dt { color: var(--soft); font-size: .85rem; }
-.tile dd { margin: .1rem 0 0; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.tile dd { margin: .1rem 0 0; font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .tile dd.note { font-size: .82rem; font-weight: 400; white-space: normal; }
 .before, .to { color: var(--soft); font-weight: 400; }
 .scroll { overflow-x: auto; }
@@ -66,6 +66,10 @@ figcaption { margin-top: .4rem; }
 .tally { display: flex; gap: 2px; margin: 1rem 0 .5rem; font-size: .85rem; font-weight: 600; color: #fff; }
 .tally span { min-width: 2rem; padding: .25rem .5rem; text-align: center; }
 .tally .win { background: var(--good); } .tally .tie { background: var(--even); } .tally .loss { background: var(--bad); }
+details { margin: 0 0 1rem; } summary { cursor: pointer; padding: .5rem 0; font-weight: 600; color: var(--blue); }
+.printed { display: none; }
+.columns .scroll + .scroll { margin-top: 1.2rem; }
+.compared thead th { white-space: normal; font-weight: 600; } .compared td { padding-right: 1rem; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem 2rem; align-items: start; }
 .pairs { width: 100%; }
 .pairs caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
@@ -85,8 +89,10 @@ footer { padding-top: 2rem; padding-bottom: 2.5rem; color: var(--soft); font-siz
   h1 { font-size: 20pt; } h2 { font-size: 14pt; margin-top: 1.6rem; break-after: avoid; } h3 { break-after: avoid; }
   .tiles { grid-template-columns: repeat(4, 1fr); }
   .tile dd { font-size: 12.5pt; } .tile dd.note { font-size: 8pt; }
-  .tile, .card, .pairs, figure, tr { break-inside: avoid; }
-  figure svg { max-height: 74mm; }
+  .tile, .pair, .reference, .turn, figure, tr { break-inside: avoid; }
+  .card { overflow: visible; } .turn:last-child, .prompt, h2 + p, .columns > div { break-after: avoid; }
+  figure svg { max-height: 60mm; } figure { margin-bottom: .8rem; }
+  details:not([open]) { display: none; } details:not([open]) + .printed { display: block; } summary { display: none; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 `;

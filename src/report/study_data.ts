@@ -6,6 +6,7 @@
 import type { Dialogues } from "../data/dialogues.ts";
 import { WhetError } from "../errors.ts";
 import type { Lora } from "../model/lora.ts";
+import { formatNumber as count } from "./text.ts";
 
 /**
  * Tells what is trained on from what is held out.
@@ -18,7 +19,7 @@ export async function readData(
   { data, evalData, adapter }: { data?: Dialogues; evalData?: Dialogues; adapter?: Lora },
 ): Promise<{ data: Dialogues; held: Dialogues; description: string }> {
   const describe = (trained: string, held: string) => adapter ? held : `${trained}, ${held}`;
-  const others = (count: number) => adapter ? `${count} examples, held out` : `${count} others held out`;
+  const others = (n: number) => adapter ? `${count(n)} examples, held out` : `${count(n)} others held out`;
   if (!data && adapter && evalData) {
     return { data: evalData, held: evalData, description: others(evalData.length) };
   }
@@ -27,8 +28,8 @@ export async function readData(
     const { training, held } = await nanoDialogues();
     const kept = evalData ?? held;
     const description = describe(
-      `${training.length} dialogues that are part of Whet`,
-      adapter ? `${kept.length} dialogues that are part of Whet, held out` : others(kept.length),
+      `${count(training.length)} dialogues that are part of Whet`,
+      adapter ? `${count(kept.length)} dialogues that are part of Whet, held out` : others(kept.length),
     );
     return { data: training, held: kept, description };
   }
@@ -36,7 +37,7 @@ export async function readData(
     return {
       data,
       held: evalData,
-      description: describe(`${data.length} examples`, others(evalData.length)),
+      description: describe(`${count(data.length)} examples`, others(evalData.length)),
     };
   }
   const kept = data.length - Math.max(1, Math.round(data.length / 10));
@@ -50,6 +51,6 @@ export async function readData(
   return {
     data: data.slice(0, kept),
     held: data.slice(kept),
-    description: describe(`${kept} examples`, `the last ${rest} of the data held out`),
+    description: describe(`${count(kept)} examples`, `the last ${count(rest)} of the data held out`),
   };
 }

@@ -5,6 +5,7 @@
  */
 import { ensureDirectory, join, writeAtomically } from "../format/files.ts";
 import { lossCurve } from "./loss_curve.ts";
+import { scoreChart } from "./score_chart.ts";
 import { niceWindow } from "./series.ts";
 import type { StudyResult } from "./study_result.ts";
 import { formatNumber } from "./text.ts";
@@ -14,24 +15,32 @@ import { formatNumber } from "./text.ts";
  *
  * @param result What was found.
  * @param wanted Steps per mean [about a fortieth of the run: the study's 1,000 for its 60,000].
- * @returns SVG documents by file name; none where nothing was trained.
+ * @returns SVG documents by file name: loss curves if steps were taken, differences if answers were scored.
  */
 export function studyPictures(result: StudyResult, wanted?: number): Record<string, string> {
-  const { points, evalPoints } = result;
+  return { ...lossPictures(result, wanted), ...scorePictures(result) };
+}
+
+function lossPictures({ points, evalPoints }: StudyResult, wanted?: number): Record<string, string> {
   if (points.length === 0) return {};
   const window = Math.max(1, Math.floor(wanted ?? niceWindow(points.length)));
   const single = window === 1;
+  const steps = "Loss of every step";
   return {
-    "loss.svg": lossCurve(points, {
-      title: "Loss of every step",
-      show: "steps",
-      ...(single ? { evalPoints } : {}),
-    }),
+    "loss.svg": lossCurve(points, { title: steps, show: "steps", ...(single ? { evalPoints } : {}) }),
     "loss-means.svg": lossCurve(points, {
-      title: single ? "Loss of every step" : `Mean loss over windows of ${formatNumber(window)} steps`,
+      title: single ? steps : `Mean loss over windows of ${formatNumber(window)} steps`,
       ...{ window, evalPoints, show: "means" },
     }),
   };
+}
+
+function scorePictures({ scores, answers }: StudyResult): Record<string, string> {
+  const differences = answers.map(({ scoreBase, scoreTuned }) => scoreTuned! - scoreBase!)
+    .filter(Number.isFinite);
+  if (!scores || differences.length === 0) return {};
+  const { interval, level } = scores;
+  return { "scores.svg": scoreChart(differences, { interval, level }) };
 }
 
 /**

@@ -3,12 +3,12 @@
  *
  * @module
  */
-import { lossCurve } from "./loss_curve.ts";
 import { answerCards } from "./report_answers.ts";
 import { scoreSection } from "./report_scores.ts";
 import { REPORT_STYLE } from "./report_style.ts";
 import { niceWindow } from "./series.ts";
-import type { StudyResult, StudyScores } from "./study_result.ts";
+import { studyPictures } from "./study_files.ts";
+import type { StudyResult } from "./study_result.ts";
 import { escapeText, formatDuration, formatNumber } from "./text.ts";
 
 /** How a report is made. */
@@ -39,6 +39,7 @@ export interface StudyReportOptions {
  */
 export function studyReport(data: StudyResult, options: StudyReportOptions = {}): string {
   const title = options.title ?? `${data.model} before and after fine-tuning`;
+  const pictures = studyPictures(data, options.window);
   return `<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -64,9 +65,9 @@ ${lossTable(data)}
 </section>
 <section aria-labelledby="curves">
 <h2 id="curves">Loss while training</h2>
-${curves(data, options.window)}
+${curves(data, pictures, options.window)}
 </section>
-${data.scores ? scores(data.scores) : ""}
+${data.scores ? scores(data.scores, pictures["scores.svg"]) : ""}
 <section aria-labelledby="answers">
 <h2 id="answers">Answers before and after</h2>
 ${answerCards(data.answers)}
@@ -76,9 +77,13 @@ ${answerCards(data.answers)}
 <p>Model: <b>${escapeText(data.model)}</b>. Data: ${escapeText(data.data)}.</p>
 <div class="columns">
 ${pairTable("Settings", data.settings)}
+<div>
 ${pairTable("Run", run(data))}
+${data.times ? pairTable("Time", times(data)) : ""}
+</div>
 </div>
 </section>
+${data.comparison ? comparison(data.comparison) : ""}
 </main>
 <footer><p>Made by Whet ${escapeText(data.environment.whet)}.</p></footer>
 </body>
@@ -86,37 +91,53 @@ ${pairTable("Run", run(data))}
 `;
 }
 
-function scores(scores: StudyScores): string {
+function scores(scores: NonNullable<StudyResult["scores"]>, picture: string | undefined): string {
   return `<section aria-labelledby="scores">
 <h2 id="scores">Reward scores</h2>
 ${scoreSection(scores)}
+${
+    picture
+      ? figure(picture, "Each bar is a question: the score of the fine-tuned answer less the plain one’s.")
+      : ""
+  }
 </section>`;
 }
 
 /** The outcome in words. */
 function summary(data: StudyResult): string {
-  const { lossBase, lossTuned, perplexityBase, perplexityTuned, points, scores } = data;
-  const steps = points.at(-1)?.step ?? 0;
+  const { lossBase, lossTuned, perplexityBase, perplexityTuned, scores } = data;
   const change = lossTuned - lossBase;
   const verb = change < 0 ? "fell" : change > 0 ? "rose" : "stayed";
   const from = change === 0
     ? `at ${loss(lossBase)}`
     : `from <b>${loss(lossBase)}</b> to <b>${loss(lossTuned)}</b>`;
-  const share = data.parametersTrained / data.parametersTotal;
-  const trained = data.parametersTrained < data.parametersTotal
-    ? `, which trained ${count(data.parametersTrained)} of the model's ${
-      count(data.parametersTotal)
-    } parameters (${percent(share)})`
-    : `, which trained all ${count(data.parametersTotal)} parameters`;
   const judged = scores
     ? ` The reward model's mean score went from <b>${score(scores.meanBase)}</b> to <b>${
       score(scores.meanTuned)
     }</b> over ${count(scores.pairs)} questions.`
     : "";
   return `On text that it never trained on, the loss of ${escapeText(data.model)} ${verb} ${from} nats per ` +
-    `token (perplexity ${digits(perplexityBase)} to ${digits(perplexityTuned)}) after ${count(steps)} ` +
-    `${steps === 1 ? "step" : "steps"} of fine-tuning${trained}.${judged} The whole study took ` +
+    `token (perplexity ${digits(perplexityBase)} to ${digits(perplexityTuned)}) ${
+      tuning(data)
+    }.${judged} The whole study took ` +
     `${formatDuration(data.seconds)}.`;
+}
+
+/** What was done to the model. */
+function tuning({ adapter, points, parametersTrained, parametersTotal }: StudyResult): string {
+  if (adapter !== undefined) {
+    return `with the adapter ${escapeText(adapter)}, whose ${
+      count(parametersTrained)
+    } parameters stand beside ` +
+      `the model's ${count(parametersTotal)}`;
+  }
+  const steps = points.at(-1)?.step ?? 0;
+  const done = `after ${count(steps)} ${steps === 1 ? "step" : "steps"} of fine-tuning, which trained`;
+  return parametersTrained < parametersTotal
+    ? `${done} ${count(parametersTrained)} of the model's ${count(parametersTotal)} parameters (${
+      percent(parametersTrained / parametersTotal)
+    })`
+    : `${done} all ${count(parametersTotal)} parameters`;
 }
 
 function tiles(data: StudyResult): string {
@@ -142,12 +163,26 @@ ${
   }
 ${
     tile(
-      "Trained",
+      data.adapter === undefined ? "Trained" : "Adapter",
       count(data.parametersTrained),
-      `of ${count(data.parametersTotal)} parameters`,
+      data.adapter === undefined
+        ? `of ${count(data.parametersTotal)} parameters`
+        : `parameters beside ${count(data.parametersTotal)}`,
     )
   }
-${tile("Pace", count(Math.round(data.tokensPerSecond)), "tokens per second in training")}
+${
+    data.scores
+      ? tile(
+        "Mean reward",
+        arrow(signed(data.scores.meanBase), signed(data.scores.meanTuned)),
+        `${count(data.scores.wins)} better, ${count(data.scores.ties)} equal, ${
+          count(data.scores.losses)
+        } worse`,
+      )
+      : data.adapter === undefined
+      ? tile("Pace", count(Math.round(data.tokensPerSecond)), "tokens per second in training")
+      : ""
+  }
 </dl>`;
 }
 
@@ -172,38 +207,60 @@ ${row("Perplexity", perplexityBase, perplexityTuned, digits)}
 ${notes.length > 0 ? `<p class="note">${notes.join(" ")}</p>` : ""}`;
 }
 
-function curves({ points, evalPoints }: StudyResult, wanted?: number): string {
-  if (points.length === 0) return "<p>No step was trained.</p>";
+function curves(
+  { points, adapter }: StudyResult,
+  pictures: Readonly<Record<string, string>>,
+  wanted?: number,
+): string {
+  if (points.length === 0) {
+    return `<p>No step was trained${adapter === undefined ? "" : ": the adapter was there already"}.</p>`;
+  }
   const window = Math.max(1, Math.floor(wanted ?? niceWindow(points.length)));
-  const figure = (svg: string, caption: string) =>
-    `<figure>${svg}<figcaption>${caption}</figcaption></figure>`;
-  const each = lossCurve(points, {
-    title: "Loss of every step",
-    show: "steps",
-    ...(window === 1 ? { evalPoints } : {}),
-  });
+  const { "loss.svg": each, "loss-means.svg": means } = pictures;
   if (window === 1) return figure(each, "Training loss of every step, and the loss on held-out data.");
-  const means = lossCurve(points, {
-    title: `Mean loss over windows of ${formatNumber(window)} steps`,
-    ...{ window, evalPoints, show: "means" },
-  });
   return figure(each, "Training loss of every step.") +
     figure(means, `The same as means over windows of ${count(window)} steps, and the loss on held-out data.`);
+}
+
+function figure(svg: string, caption: string): string {
+  return `<figure>${svg}<figcaption>${caption}</figcaption></figure>`;
 }
 
 function run(data: StudyResult): Record<string, string | number> {
   const { whet, deno, backend, device } = data.environment;
   return {
-    "steps": data.points.at(-1)?.step ?? 0,
-    "parameters trained": data.parametersTrained,
+    ...(data.adapter === undefined
+      ? { "steps": data.points.at(-1)?.step ?? 0, "parameters trained": data.parametersTrained }
+      : { "adapter": data.adapter, "its parameters": data.parametersTrained }),
     "parameters in all": data.parametersTotal,
-    "tokens per second": Math.round(data.tokensPerSecond),
+    ...(data.tokensPerSecond > 0 ? { "tokens per second": Math.round(data.tokensPerSecond) } : {}),
     "time for everything": formatDuration(data.seconds),
     "backend": backend,
     ...(device ? { device } : {}),
     "Whet": whet,
     "Deno": deno,
   };
+}
+
+function times({ times = {} }: StudyResult): Record<string, string> {
+  return Object.fromEntries(Object.entries(times).map(([part, seconds]) => [part, formatDuration(seconds)]));
+}
+
+/** The study beside the one that it repeats. */
+function comparison(lines: NonNullable<StudyResult["comparison"]>): string {
+  const row = ({ what, original, here }: typeof lines[number]) =>
+    `<tr><th scope="row">${escapeText(what)}</th><td>${
+      original === undefined ? `<i>not known; Whet’s choice</i>` : escapeText(original)
+    }</td><td>${escapeText(here)}</td></tr>`;
+  return `<section aria-labelledby="original">
+<h2 id="original">Beside the study that this repeats</h2>
+<div class="scroll"><table class="pairs compared">
+<thead><tr><td></td><th scope="col">the original</th><th scope="col">here</th></tr></thead>
+<tbody>
+${lines.map(row).join("\n")}
+</tbody></table></div>
+<p class="note">What is not known of the original is Whet’s choice, or was set by whoever ran this.</p>
+</section>`;
 }
 
 function pairTable(caption: string, pairs: Readonly<Record<string, string | number>>): string {
@@ -224,6 +281,8 @@ const short = (value: number): string => Number.isFinite(value) ? value.toFixed(
 const digits = (value: number): string =>
   Math.abs(value) < 1000 && Number.isFinite(value) ? value.toFixed(2) : formatNumber(value);
 const score = (value: number): string => (value < 0 ? "−" : "") + loss(Math.abs(value));
+/** A score where there is little room. */
+const signed = (value: number): string => (value < 0 ? "−" : "") + short(Math.abs(value));
 const percent = (share: number): string => `${formatNumber(share * 100, 2)} %`;
 
 /** The difference with its sign. */
