@@ -66,18 +66,61 @@ deviceTest("a fault after the last flush is thrown by a flush or a read to come"
   await fails(gpu, () => Promise.resolve().then(() => gpu.flush()), "backend", "kernel broken");
 });
 
-deviceTest("no memory is said in bytes", sources, async (gpu, device) => {
-  const kept = run(gpu, "good");
-  // No software adapter runs out of memory by itself: the next scope is told that it did.
+deviceTest("memory that cannot be bound is named by kernel, binding and size", sources, async (gpu) => {
+  const { block } = gpu.allocate(1024, "a tensor");
+  gpu.run("good", { out: { block, offset: 100, bytes: 4 } }, { n: 1 }, [1, 1]);
+  const read = () => gpu.read({ block, offset: 0, bytes: 4 });
+  await fails(gpu, read, "backend", "kernel good", "out: 924 bytes at 100");
+});
+
+/** Lets the next error scope that is opened tell of an error that no software adapter makes by itself. */
+function forge(device: GPUDevice, error: GPUError): void {
   const pop = device.popErrorScope.bind(device);
   device.popErrorScope = () => {
     device.popErrorScope = pop;
-    return pop().then(() => new GPUOutOfMemoryError("not enough"));
+    return pop().then(() => error);
   };
+}
+
+deviceTest("no memory is said in bytes", sources, async (gpu, device) => {
+  const kept = run(gpu, "good");
+  forge(device, new GPUOutOfMemoryError("not enough"));
   gpu.allocate(3 << 20, "a tensor");
   const work = () => gpu.read(kept);
   await fails(gpu, work, "resource", "3.0 MiB", "256 bytes being in use", "out of memory", "not enough");
 });
+
+deviceTest("no memory for a submission is said with its kernels and sizes", sources, async (gpu, device) => {
+  const kept = run(gpu, "good", 12);
+  forge(device, new GPUOutOfMemoryError("not enough"));
+  gpu.flush();
+  await fails(gpu, () => gpu.read(kept), "resource", "good (n=12)", "out of memory", "smaller batch");
+});
+
+deviceTest("a compiler that fails is said with its kernel", sources, async (gpu, device) => {
+  const { block } = gpu.allocate(4, "four bytes");
+  const out = { block, offset: 0, bytes: 4 };
+  forge(device, new GPUInternalError("no registers left"));
+  gpu.run("good", { out }, { n: 1 }, [1, 1]);
+  await fails(gpu, () => gpu.read(out), "backend", "compiling kernel good");
+});
+
+deviceTest(
+  "a device that is gone is lost, also where only an error says so",
+  sources,
+  async (gpu, device) => {
+    const kept = run(gpu, "good");
+    forge(device, new GPUValidationError("Parent device is lost"));
+    gpu.flush();
+    await fails(
+      gpu,
+      () => gpu.read(kept),
+      "backend",
+      "the GPU was lost (Parent device is lost)",
+      "--backend wasm",
+    );
+  },
+);
 
 deviceTest("an error outside of every scope is not lost", sources, async (gpu, device) => {
   const kept = run(gpu, "good");
@@ -91,7 +134,7 @@ deviceTest("a lost device is said to be lost, by reads under way too", sources, 
   const late = gpu.read(kept);
   device.destroy();
   const error = await assertRejects(() => late, WhetError);
-  assertEquals(error.code, "backend");
+  assertEquals([error.code, error.message.startsWith("the GPU was lost")], ["backend", true]);
   await device.lost;
   await fails(gpu, () => Promise.resolve().then(() => gpu.read(kept)), "backend", "lost", "--backend wasm");
 });

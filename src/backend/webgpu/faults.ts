@@ -126,9 +126,9 @@ export function describeAll(recorded: readonly { kernel: string; params: Params 
   return `${recorded.length} kernels, among them ${shown}`;
 }
 
-/** A message or an error's without line breaks. */
+/** A message or an error's without line breaks; a GPUInternalError of Deno 2.9.6 has none (measured). */
 export function oneLine(message: unknown): string {
-  const text = message instanceof Error ? message.message : String(message);
+  const text = message instanceof Error ? message.message : String(message ?? "");
   return text.replace(/\s+/g, " ").trim() || "no reason given";
 }
 

@@ -143,7 +143,7 @@ export class BindGroups {
     const parameters = { buffer: this.uniforms, offset: 0, size: PARAMS_BYTES };
     const group = this.faults.guard(
       ["validation"],
-      `binding memory to kernel ${kernel.name}`,
+      () => `binding memory to kernel ${kernel.name} (${describeBindings(kernel, slices, sizes)})`,
       () =>
         this.device.createBindGroup({
           label: kernel.name,
@@ -168,4 +168,9 @@ export class BindGroups {
     for (const kernel of this.#kernels) kernel.groups.clear();
     this.#held = 0;
   }
+}
+
+/** What is bound, in words. */
+function describeBindings({ bindings }: Kernel, slices: readonly Slice[], sizes: readonly number[]): string {
+  return bindings.map(({ name }, i) => `${name}: ${sizes[i]} bytes at ${slices[i].offset}`).join(", ");
 }
