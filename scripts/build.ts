@@ -1,6 +1,6 @@
 /**
- * `deno task build`: compiles `wasm/` (AssemblyScript) and embeds the modules, the source of their workers, and
- * `kernels/` (WGSL), as constants in TypeScript, so that the library needs no file of its own when it runs. With `--check`
+ * `deno task build`: compiles `wasm/` (AssemblyScript) and embeds the modules, `kernels/` (WGSL), and the sources of both
+ * backends' workers, as constants in TypeScript, so that the library needs no file of its own when it runs. With `--check`
  * nothing is written: exit status 1 names each embedded file that is out of step with its sources.
  *
  * @module
@@ -108,6 +108,43 @@ function workerConstants(): string {
   ].join("\n");
 }
 
+/**
+ * `src/backend/webgpu/worker.ts` and all that it imports as one file of plain JavaScript, but for the WGSL sources: they
+ * are embedded once already.
+ */
+async function gpuWorkerConstants(): Promise<string> {
+  const path = await Deno.makeTempFile({ suffix: ".js" });
+  try {
+    const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["bundle", "--quiet", "--frozen", "--minify", "--external", "*/kernels.gen.ts"],
+        ...["--output", path, "src/backend/webgpu/worker.ts"],
+      ],
+      cwd: root,
+    }).output();
+    if (!success) throw new Error(new TextDecoder().decode(stderr));
+    const bundle = await Deno.readTextFile(path);
+    const code = "const SOURCES={};" +
+      bundle.replaceAll(
+        /import\s*\{WGSL as (\w+)\}\s*from\s*"[^"]*\/kernels\.gen\.ts";?/g,
+        "const $1=SOURCES;",
+      );
+    if (/kernels\.gen/.test(code) || code.length > bundle.length + 100) {
+      throw new Error("src/backend/webgpu/worker.ts: WGSL is imported in another way than expected");
+    }
+    return [
+      "// Written by `deno task build` out of src/backend/webgpu/worker.ts; do not edit.",
+      "/** What the worker of a WebGPU backend runs. @module */",
+      "",
+      "/** The worker's source. */",
+      `export const WORKER: string = ${JSON.stringify(code.trim())};`,
+      "",
+    ].join("\n");
+  } finally {
+    await Deno.remove(path);
+  }
+}
+
 function wgslConstants(): string {
   const names = [...Deno.readDirSync(new URL("kernels/", root))]
     .map((entry) => entry.name).filter((name) => name.endsWith(".wgsl")).sort();
@@ -141,6 +178,7 @@ if (import.meta.main) {
     "src/backend/wasm/kernels.gen.ts": await wasmConstants(),
     "src/backend/wasm/worker.gen.ts": workerConstants(),
     "src/backend/webgpu/kernels.gen.ts": wgslConstants(),
+    "src/backend/webgpu/worker.gen.ts": await gpuWorkerConstants(),
   };
   let stale = 0;
   for (const [path, text] of Object.entries(outputs)) {

@@ -7,6 +7,7 @@ import { WhetError } from "../errors.ts";
 import type { Backend } from "../tensor/backend.ts";
 import type { InstructionSet } from "./wasm/instance.ts";
 import type { TurboDescription } from "./wasm/turbo.ts";
+import { findAdapter, isSoftware, missingAdapter } from "./webgpu/adapter.ts";
 
 /** Which backend is wanted. */
 export type BackendName = "auto" | "webgpu" | "wasm";
@@ -17,6 +18,11 @@ export interface BackendOptions {
   instructionSet?: InstructionSet;
   /** Threads that WebAssembly computes with; by default as many as there are cores. */
   threads?: number;
+  /**
+   * Whether WebGPU computes in a worker [no]: Deno's event loop stands still while it waits for a device, which a
+   * server's must not. Errors come a call later, and then for good.
+   */
+  worker?: boolean;
 }
 
 /** An adapter that WebGPU found, for people to read. */
@@ -85,14 +91,14 @@ export async function createBackend(
       return await openWasm(options);
     case "webgpu": {
       const adapter = await findAdapter();
-      if (!adapter) throw new WhetError("backend", `${missing()}; ${INSTALL}`);
-      return await openWebGpu(adapter);
+      if (!adapter) throw new WhetError("backend", `${missingAdapter()}; ${INSTALL}`);
+      return await openWebGpu(adapter, options);
     }
     case "auto": {
       const adapter = await findAdapter();
       if (!adapter || isSoftware(adapter)) return await openWasm(options);
       try {
-        return await openWebGpu(adapter);
+        return await openWebGpu(adapter, options);
       } catch {
         // A card whose driver fails must not keep anyone from working; `webgpu` by name says why it fails.
         return await openWasm(options);
@@ -125,7 +131,7 @@ export async function describeBackends(): Promise<BackendDescriptions> {
     maximumBytes: 65536 * 65536,
   };
   const adapter = await findAdapter();
-  if (!adapter) return { auto: "wasm", reason: missing(), webgpu: null, wasm };
+  if (!adapter) return { auto: "wasm", reason: missingAdapter(), webgpu: null, wasm };
   const webgpu = describeAdapter(adapter);
   if (webgpu.software) {
     const reason =
@@ -153,51 +159,13 @@ async function openWasm(options: BackendOptions): Promise<Backend> {
   return await createWasmBackend(options);
 }
 
-async function openWebGpu(adapter: GPUAdapter): Promise<Backend> {
+async function openWebGpu(adapter: GPUAdapter, { worker }: BackendOptions = {}): Promise<Backend> {
+  if (worker) {
+    const { openRemoteBackend } = await import("./webgpu/remote.ts");
+    return await openRemoteBackend();
+  }
   const { createWebGpuBackend } = await import("./webgpu/backend.ts");
   return await createWebGpuBackend(adapter);
-}
-
-/** Why there is no adapter. */
-function missing(): string {
-  return globalThis.navigator?.gpu ? "WebGPU finds no adapter on this machine" : "this runtime has no WebGPU";
-}
-
-/** The fastest hardware adapter, else a software one. */
-async function findAdapter(): Promise<GPUAdapter | null> {
-  const gpu = globalThis.navigator?.gpu;
-  if (!gpu) return null;
-  const restore = quietLoader();
-  try {
-    const fastest = await gpu.requestAdapter({ powerPreference: "high-performance" });
-    if (fastest && !isSoftware(fastest)) return fastest;
-    return await gpu.requestAdapter() ?? fastest;
-  } catch {
-    return null;
-  } finally {
-    restore();
-  }
-}
-
-/**
- * Without XDG_RUNTIME_DIR (containers, services) Mesa writes two lines of complaint to standard error at
- * every look for an adapter. Where the environment may be written, it gets a value for that long.
- */
-function quietLoader(): () => void {
-  const name = "XDG_RUNTIME_DIR";
-  if (globalThis.Deno?.build.os !== "linux") return () => {};
-  if (Deno.permissions.querySync({ name: "env", variable: name }).state !== "granted" || Deno.env.get(name)) {
-    return () => {};
-  }
-  Deno.env.set(name, "/nonexistent");
-  return () => Deno.env.delete(name);
-}
-
-/** Whether an adapter computes on the CPU, whether or not its implementation says so. */
-function isSoftware({ info }: GPUAdapter): boolean {
-  const words = [info.vendor, info.architecture, info.device, info.description].join(" ");
-  return info.isFallbackAdapter === true ||
-    /llvmpipe|lavapipe|softpipe|swiftshader|basic render|\bwarp\b|software|\bcpu\b/i.test(words);
 }
 
 function describeAdapter(adapter: GPUAdapter): WebGpuDescription {

@@ -161,7 +161,7 @@ async function standardTokenizer(name: string, config: GPT2Config): Promise<Toke
 }
 
 /** Makes the backend that is asked for; one that was made here ends if `work` fails. */
-async function withBackend<Result>(
+export async function withBackend<Result>(
   { backend = "auto", ...options }: BackendOptions,
   work: (backend: Backend, owns: boolean) => Promise<Result>,
 ): Promise<Result> {
@@ -181,7 +181,8 @@ async function openModelRepository(source: string, options: LoadOptions): Promis
   return nanoRepository();
 }
 
-function checkFormat(weights: WeightFormat | undefined): void {
+/** Refuses a storage format that there is none of. */
+export function checkFormat(weights: WeightFormat | undefined): void {
   if (weights !== undefined && !FORMATS.includes(weights)) {
     throw new WhetError(
       "option",
