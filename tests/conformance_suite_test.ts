@@ -55,6 +55,23 @@ const MISTAKES: Record<string, [keyof typeof allCases, (right: ReferenceBackend)
       right.free(starts);
     },
   })],
+  "takes relative positions the other way round": ["disentangledAttention", (right) => ({
+    disentangledAttention(args) {
+      const buckets = args.buckets && right.upload(Uint32Array.from(right.read64(args.buckets)).reverse());
+      right.disentangledAttention({ ...args, buckets });
+      if (buckets) right.free(buckets);
+    },
+  })],
+  "sees only what came before": ["disentangledAttention", (right) => ({
+    disentangledAttention(args) {
+      const ends = right.upload(Uint32Array.from({ length: args.ends.length }, (_, t) => t + 1));
+      right.disentangledAttention({ ...args, ends });
+      right.free(ends);
+    },
+  })],
+  "takes one GELU for the other": ["gelu by the error function", (right) => ({
+    gelu: ({ x, out }) => right.gelu({ x, out }),
+  })],
   "writes beyond its output": ["gelu", (right) => ({
     gelu(args) {
       right.gelu(args);

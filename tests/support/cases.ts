@@ -150,6 +150,54 @@ function attention(lab: Lab, { lengths, heads: [H, D], magnitude, backward }: {
   lab.backend.attentionBackward({ qkv, starts, ends, out, logSumExp, dOut, dQkv, heads: H, scale });
 }
 
+/** Which of the two tables a model of relative positions has. */
+const POSITIONS = {
+  neither: [false, false],
+  keys: [true, false],
+  queries: [false, true],
+  both: [true, true],
+} as const;
+
+/** Rows by relative position, as far as `reach`: each its own near 0, ever more in one away from it, as DeBERTa has them. */
+function buckets(reach: number, near: number): { rows: number[]; count: number } {
+  const far = (distance: number) =>
+    distance <= near ? distance : near + Math.ceil(near * Math.log2(distance / near));
+  const most = far(reach);
+  const rows = Array.from({ length: 2 * reach + 1 }, (_, i) => {
+    return most + Math.sign(i - reach) * far(Math.abs(i - reach));
+  });
+  return { rows, count: 2 * most + 1 };
+}
+
+function disentangledAttention(lab: Lab, { lengths, heads: [H, D], positions, magnitude, near }: {
+  lengths: readonly number[];
+  heads: readonly [number, number];
+  positions: keyof typeof POSITIONS;
+  magnitude: number;
+  near: number;
+}): void {
+  const T = lengths.reduce((sum, length) => sum + length, 0);
+  const C = H * D;
+  const firsts = lengths.map((_, i) => lengths.slice(0, i).reduce((sum, length) => sum + length, 0));
+  const [hasKeys, hasQueries] = POSITIONS[positions];
+  const { rows, count: P } = buckets(Math.max(...lengths) + 2, near);
+  const scale = 1 / Math.sqrt(D * (1 + Number(hasKeys) + Number(hasQueries)));
+  const content = lab.numbers(T * 3 * C);
+  content.forEach((x, i) => content[i] = i % (3 * C) < C ? x * magnitude : x);
+  lab.backend.disentangledAttention({
+    qkv: lab.input([T, 3 * C], content),
+    positionKeys: hasKeys ? lab.input([P, C]) : undefined,
+    positionQueries: hasQueries ? lab.input([P, C], magnitude) : undefined,
+    buckets: hasKeys || hasQueries ? lab.indices(rows) : undefined,
+    starts: lab.indices(lengths.flatMap((length, i) => Array(length).fill(firsts[i]))),
+    ends: lab.indices(lengths.flatMap((length, i) => Array(length).fill(firsts[i] + length))),
+    // A probability is as wrong as its logit, a sum of up to 3D products.
+    out: lab.output([T, C], sumOf(3 * D * scale * magnitude + Math.sqrt(T))),
+    heads: H,
+    scale,
+  });
+}
+
 /** Rows as [slot, position], of three slots of 70 positions or, where it says so, of 49 or 16. */
 const CACHED: Record<string, [number, number][]> = {
   "first token": [[0, 0]],
@@ -405,6 +453,13 @@ export function suite(
     "gelu": cases({ length: LENGTHS, magnitude: [6, 1e4] } as const, (lab, { length, magnitude }) => {
       lab.backend.gelu({ x: lab.input([length], magnitude), out: lab.output([length], sumOf(0)) });
     }),
+    "gelu by the error function": cases(
+      { length: LENGTHS, magnitude: [1, 6, 1e4] } as const,
+      (lab, { length, magnitude }) => {
+        const x = lab.input([length], magnitude);
+        lab.backend.gelu({ x, out: lab.output([length], sumOf(0)), exact: true });
+      },
+    ),
     "geluBackward": cases(
       { length: LENGTHS, magnitude: [6, 1e4], accumulate: [false, true] } as const,
       (lab, { length, magnitude, accumulate }) => {
@@ -429,6 +484,28 @@ export function suite(
       ...cases(
         { lengths: [[3, 1, 7, 2], [130]], heads: [[2, 64]], magnitude: [3e3], backward: [true] } as const,
         attention,
+      ),
+    },
+    "disentangledAttention": {
+      ...cases(
+        {
+          lengths: [[1], [3, 1, 7, 2], [33, 1, 64, 65]],
+          heads: [[2, 16]],
+          positions: ["neither", "keys", "queries", "both"],
+          magnitude: [1, 20],
+          near: [4, 128],
+        } as const,
+        disentangledAttention,
+      ),
+      ...cases(
+        {
+          lengths: [[5, 40], [130]],
+          heads: [[1, 1], [3, 5], [2, 64]],
+          positions: ["both"],
+          magnitude: [4],
+          near: [16],
+        } as const,
+        disentangledAttention,
       ),
     },
     "cachedAttention": {
