@@ -73,15 +73,23 @@ export class AdapterBank implements Disposable {
   }
 
   /**
+   * Bytes of the chunk that an adapter lies in.
+   *
+   * @param lora It.
+   */
+  chunkBytes(lora: Lora): number {
+    return CHUNK * bytesOf(lora);
+  }
+
+  /**
    * Bytes that are allocated when another adapter of this shape comes: none, or a whole chunk's.
    *
    * @param lora It.
    */
   grows(lora: Lora): number {
     const shape = shapeOf(lora);
-    return this.#chunks.some((chunk) => chunk.shape === shape && chunk.taken.includes(false))
-      ? 0
-      : CHUNK * bytesOf(lora);
+    const hasRoom = this.#chunks.some((chunk) => chunk.shape === shape && chunk.taken.includes(false));
+    return hasRoom ? 0 : this.chunkBytes(lora);
   }
 
   /**
