@@ -47,9 +47,13 @@ fn score(source: u32, head: u32) -> f32 {
   var sum = 0.0;
 //#if VECTORS
   if (source < NEW) {
-    //#for q in 0..QUADS
-    sum += dot(query[$q], cached4(KEY, source, head, $q * 4));
-    //#end
+    for (var q = 0u; q < QUADS; q += 4) {
+      //#for u in 0..4
+      if (q + $u < QUADS) {
+        sum += dot(query[q + $u], cached4(KEY, source, head, (q + $u) * 4));
+      }
+      //#end
+    }
     return sum;
   }
 //#end
