@@ -1,7 +1,7 @@
 /**
  * What this machine's graphics card does with Whet's kernels, and what share of its own speed that is:
  *
- *     deno run -A benchmarks/gpu.ts [--json] [--out FILE] [--only WORD]… [--quick] [--runs N] [--seconds N]
+ *     deno run -A benchmarks/gpu.ts [--json] [--out FILE] [--only WORD]… [--quick] [--worker] [--runs N] [--seconds N]
  *     deno bundle -o gpu.js benchmarks/gpu.ts     # one file, that needs nothing and no network
  *
  * Rows are printed as they come, and `--out` is written after each, so that nothing is lost where time runs out.
@@ -33,11 +33,12 @@ const { values } = parseArgs({
     out: { type: "string" },
     only: { type: "string", multiple: true, default: [] },
     quick: { type: "boolean", default: false },
+    worker: { type: "boolean", default: false },
     runs: { type: "string" },
     seconds: { type: "string" },
   },
 });
-const { json, out, quick, only } = values;
+const { json, out, quick, only, worker } = values;
 const runs = whole("runs", values.runs, quick ? 2 : 5);
 const seconds = whole("seconds", values.seconds, quick ? 120 : 480);
 const say = json ? console.error : console.log;
@@ -52,7 +53,7 @@ const record: GpuRecord = {
   date: new Date().toISOString().slice(0, 10),
   adapter: webgpu,
   system: `Deno ${Deno.version.deno}, ${Deno.build.os} ${Deno.build.arch}`,
-  quick,
+  ...{ worker, quick },
   ceilings: {},
   rows: [],
 };
@@ -66,7 +67,7 @@ say(heading());
 
 using bench = new Bench({
   ...{ quick, seconds, runs, only, record },
-  open: () => createBackend("webgpu"),
+  open: () => createBackend("webgpu", { worker }),
   onRow(row) {
     say(rowLine(row));
     save();

@@ -56,15 +56,16 @@ adapterTest("the bench in one file runs every row offline, and writes what it pr
   // What is counted, though not how much of it, which is other tests' business.
   for (const { counters } of record.rows.filter(({ group }) => group === "decode" || group === "LoRA")) {
     assert(counters!.dispatches >= 1 && counters!.submissions > 0 && counters!.megabytes > 0);
+    assert(counters!.stall! >= 0);
   }
 });
 
 adapterTest(
-  "--only takes the rows with one of the words in their name",
+  "in a worker too, --only takes the rows with one of the words in their name",
   async () => {
     const { code, stdout } = await deno([
       ...["run", "-A", "--no-check", "benchmarks/gpu.ts", "--quick", "--json", "--runs", "1"],
-      ...["--only", "GELU", "--only", "nothing has this word"],
+      ...["--only", "GELU", "--only", "nothing has this word", "--worker"],
     ]);
     assertEquals(code, 0);
     const { rows }: GpuRecord = JSON.parse(stdout);

@@ -98,8 +98,8 @@ async function decoding(bench: Bench, model: GPT2, promptLength: number, maxToke
   await run();
   const before = backend.stats();
   const { seconds, done } = await repeat(bench, run);
-  const tokens = done * maxTokens;
-  return { amount: 1, seconds, counters: countersOf(before, backend.stats(), tokens) };
+  const counters = countersOf(before, backend.stats(), done * maxTokens);
+  return { amount: 1, seconds, counters: { ...counters, stall: await stallOf(run) } };
 }
 
 /** LoRA steps: forward, backward, clipping, AdamW, and the loss read back. */
@@ -133,7 +133,7 @@ async function training(bench: Bench, model: GPT2, B: number, T: number) {
     const before = backend.stats();
     const { seconds, done } = await repeat(bench, run);
     const counters = countersOf(before, backend.stats(), done);
-    return { amount: B * T, seconds, counters };
+    return { amount: B * T, seconds, counters: { ...counters, stall: await stallOf(run) } };
   } finally {
     model.detach();
   }
@@ -147,4 +147,22 @@ async function repeat(
   const seconds: number[] = [];
   do seconds.push(await run()); while (seconds.length < care.runs && performance.now() < care.deadline);
   return { seconds, done: seconds.length };
+}
+
+/** Milliseconds that a timer comes late at most while something runs: what a server's callers would wait beside. */
+async function stallOf(run: () => Promise<unknown>): Promise<number> {
+  let [last, longest] = [performance.now(), 0];
+  const tick = () => {
+    const now = performance.now();
+    longest = Math.max(longest, now - last - 1);
+    last = now;
+  };
+  const timer = setInterval(tick, 1);
+  try {
+    await run();
+  } finally {
+    clearInterval(timer);
+  }
+  tick();
+  return longest;
 }

@@ -20,6 +20,8 @@ export interface Counters {
   readbacks: number;
   /** MB in use while it ran. */
   megabytes: number;
+  /** Milliseconds that a timer came late at most, in a run that was not measured. */
+  stall?: number;
 }
 
 /** One row: what was measured, or why it was not. */
@@ -60,6 +62,8 @@ export interface GpuRecord {
   adapter: { description: string; software: boolean; features: string[]; limits: Record<string, number> };
   /** Runtime and system. */
   system: string;
+  /** Whether the GPU was in a worker. */
+  worker?: boolean;
   /** Whether sizes were tiny, so that figures mean nothing. */
   quick: boolean;
   /** Milliseconds that waiting for nothing takes. */
@@ -93,7 +97,14 @@ export function measured(
   };
 }
 
-const HEAD = ["what", "figure", "min – max", "share", "ms", "dispatches, submissions, creations, reads; MB"];
+const HEAD = [
+  "what",
+  "figure",
+  "min – max",
+  "share",
+  "ms",
+  "dispatches, submissions, creations, reads; MB; stall (ms)",
+];
 const WIDTHS = [62, 17, 19, 6, 9];
 
 /** The table's first line. */
@@ -105,18 +116,18 @@ export function heading(): string {
 export function rowLine(row: Row): string {
   const what = `${row.group}: ${row.name}`;
   if (row.value === undefined) return line([what, "–", row.absent ?? ""]);
-  const counters = row.counters &&
-    `${
-      [row.counters.dispatches, row.counters.submissions, row.counters.creations, row.counters.readbacks]
-        .map(digits).join(", ")
-    }; ${digits(row.counters.megabytes)}`;
+  const { dispatches, submissions, creations, readbacks, megabytes, stall } = row.counters ?? {};
+  const counters = [
+    [dispatches, submissions, creations, readbacks].map((count) => digits(count ?? 0)).join(", "),
+    ...[megabytes, stall].filter((count) => count !== undefined).map(digits),
+  ].join("; ");
   return line([
     what,
     `${digits(row.value)} ${row.unit}`,
     `${digits(row.low!)} – ${digits(row.high!)}`,
     row.share === undefined ? "" : `${(100 * row.share).toFixed(0)} %`,
     digits(row.milliseconds!),
-    counters ?? "",
+    row.counters ? counters : "",
   ]);
 }
 
