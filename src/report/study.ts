@@ -155,6 +155,7 @@ async function run(model: GPT2, options: StudyOptions): Promise<Study> {
     using record = out === undefined
       ? StudyRecord.inMemory()
       : await StudyRecord.open(out, settings, { overwrite: options.overwrite });
+    if (record.resumed) note(`going on with the study in ${out}`);
     const known = await recordedScores(record, judge);
     if (judge && !known) {
       note(`the reward model ${judge.name}: whether it can be had`);

@@ -30,6 +30,7 @@ const OUTPUTS = ["report.html", "study.json", "metrics.jsonl", "loss.svg", "loss
 export class StudyRecord implements Disposable {
   readonly #memory = new Map<Part, string>();
   readonly #lock: Deno.FsFile | null;
+  #resumed = false;
 
   private constructor(
     /** The study's directory; null in memory. */
@@ -76,6 +77,7 @@ export class StudyRecord implements Disposable {
           }; use the same settings, or another --out, or --overwrite to begin anew`,
         );
       }
+      record.#resumed = before !== null;
       if (!before) {
         // Parts without settings are of a fresh start that was killed: nobody knows whose they are.
         await remove(path);
@@ -89,6 +91,11 @@ export class StudyRecord implements Disposable {
       record[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** Whether the same study was begun there before. */
+  get resumed(): boolean {
+    return this.#resumed;
   }
 
   /** Where the training's checkpoint lies; null in memory. */
