@@ -15,7 +15,7 @@ import { Bench } from "./gpu/bench.ts";
 import { ceilings } from "./gpu/ceilings.ts";
 import { kernels } from "./gpu/kernels.ts";
 import { models } from "./gpu/models.ts";
-import { type GpuRecord, heading, measured, type Row, rowLine } from "./gpu/record.ts";
+import { digits, type GpuRecord, heading, measured, type Row, rowLine } from "./gpu/record.ts";
 import { VERSION } from "../src/version.ts";
 
 /** The limits that kernels meet; `--json` has all. */
@@ -88,8 +88,9 @@ finish();
 /** The card's own figures: always measured, for all others are shares of them. */
 async function measureCeilings(): Promise<void> {
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  const size = quick ? "quick" : webgpu!.software ? "software" : "card";
   try {
-    for await (const { name, unit, amount, seconds } of ceilings(adapter!, bench.care, quick, () => true)) {
+    for await (const { name, unit, amount, seconds } of ceilings(adapter!, bench.care, size)) {
       const row = measured({ group: "ceiling", name, unit }, amount, seconds);
       const kind = unit === "GB/s" ? "bandwidth" : "fp32";
       record.ceilings[kind] = Math.max(record.ceilings[kind] ?? 0, row.value!);

@@ -67,15 +67,13 @@ const READ = `
  *
  * @param adapter One that has given no device yet.
  * @param care How carefully.
- * @param quick Whether sizes are tiny, only to see that it works.
- * @param wanted Which rows are.
+ * @param size How much a call does: all that a card needs, little for what computes on the CPU, or next to nothing.
  * @returns One ceiling after the other.
  */
 export async function* ceilings(
   adapter: GPUAdapter,
   care: Care,
-  quick: boolean,
-  wanted: (name: string) => boolean,
+  size: "card" | "software" | "quick",
 ): AsyncGenerator<Ceiling> {
   const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
   const device = await adapter.requestDevice({
@@ -86,13 +84,18 @@ export async function* ceilings(
     event.preventDefault();
     fault ||= (event as GPUUncapturedErrorEvent).error.message;
   });
-  const wish = quick ? 1 << 16 : 1 << 28;
+  const wish = { card: 1 << 28, software: 1 << 24, quick: 1 << 16 }[size];
   const bytes = Math.floor(Math.min(wish, maxBufferSize, maxStorageBufferBindingSize) / 4096) * 4096;
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   const [x, out] = [0, 1].map(() => device.createBuffer({ size: bytes, usage }));
   const { queue } = device;
+  let encoder: GPUCommandEncoder | undefined;
+  const flush = () => {
+    queue.submit(encoder ? [encoder.finish()] : []);
+    encoder = undefined;
+  };
   const settle = async () => {
-    queue.submit([]);
+    flush();
     await queue.onSubmittedWorkDone();
     if (fault) throw new Error(fault);
   };
@@ -109,30 +112,28 @@ export async function* ceilings(
     const across = Math.min(groups, 65535);
     return {
       enqueue() {
-        const encoder = device.createCommandEncoder();
+        encoder ??= device.createCommandEncoder();
         const pass = encoder.beginComputePass();
         pass.setPipeline(pipeline);
         pass.setBindGroup(0, group);
         pass.dispatchWorkgroups(across, Math.ceil(groups / across));
         pass.end();
-        queue.submit([encoder.finish()]);
       },
-      flush() {},
+      flush,
       settle,
     };
   };
   const copies: Timed = {
     enqueue() {
-      const encoder = device.createCommandEncoder();
+      encoder ??= device.createCommandEncoder();
       encoder.copyBufferToBuffer(x, 0, out, 0, bytes);
-      queue.submit([encoder.finish()]);
     },
-    flush() {},
+    flush,
     settle,
   };
 
   const vectors = bytes / 16;
-  const [groups, loops] = quick ? [4, 1] : [4096, 64];
+  const [groups, loops] = { card: [4096, 16], software: [64, 16], quick: [4, 1] }[size];
   const flops = groups * THREADS * loops * VECTORS * UNROLLED * 4 * 2;
   const kinds: [name: string, unit: Ceiling["unit"], amount: number, make: () => Timed][] = [
     ["fp32 fused multiply-add", "GFLOP/s", flops / 1e9, () => kernel(fmaSource(loops), [], groups)],
@@ -142,7 +143,6 @@ export async function* ceilings(
   ];
   try {
     for (const [name, unit, amount, make] of kinds) {
-      if (!wanted(name)) continue;
       yield { name, unit, amount, seconds: await secondsOf(make(), care, idle) };
     }
   } finally {
