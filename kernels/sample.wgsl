@@ -1,17 +1,18 @@
 // tokens[n] = the token chosen by logits[n], logProbs[n] = its log-probability; see `SampleArgs`. A row per
-// workgroup, in passes over its logits, which all but the first find in a cache.
+// workgroup, out of what `sample_parts` found; unless the likeliest is wanted, in passes over its logits, which lie in a
+// cache by now.
 //
 // Cuts look for the border between what stays and what goes by the bits of candidates' keys: a histogram of the
 // next few bits of those keys that agree with the border so far says which come next. It adds whole numbers, so
 // that the order of adding does not matter; they become floats afterwards. Sums are good to about 1e-6.
 //#import index
+//#import sample_row
+//#import max_word
 //#import reduce
 
-const THREADS = 256u;
-// Ranks of −∞ and ∞; beyond lie those that are not numbers.
-const LOWEST = 0x007fffffu;
-const INFINITE = 0xff800000u;
-const LARGEST = 3.4028234e38;
+const BITS = u32($BITS); // of a histogram's buckets, one for each thread
+const THREADS = 1u << BITS;
+const GROUP = 1u << (BITS / 2);
 // A share that is reached but for rounding is reached.
 const SLACK = 1e-6;
 
@@ -22,92 +23,50 @@ struct Params {
   words: u32,
   // Bits of each half of a weight in a histogram: V halves add up to less than 2³².
   half: u32,
-}
-
-struct Row {
-  factor: f32, // 1 / temperature
-  topK: u32, // 0: all; 1: greedy
-  topP: f32,
-  penalty: f32,
-  draw: f32,
-  slot: u32,
+  // Parts of a row.
+  parts: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>; // (N, V)
 @group(0) @binding(2) var<storage, read> rows: array<Row>; // (N)
 @group(0) @binding(3) var<storage, read_write> seen: array<u32>; // (slots, words)
-@group(0) @binding(4) var<storage, read_write> tokens: array<u32>; // (N)
-@group(0) @binding(5) var<storage, read_write> logProbs: array<u32>; // (N), the bits of floats
+@group(0) @binding(4) var<storage, read> parts: array<Part>; // (N, p.parts)
+@group(0) @binding(5) var<storage, read_write> tokens: array<u32>; // (N)
+@group(0) @binding(6) var<storage, read_write> logProbs: array<u32>; // (N), the bits of floats
 
-var<workgroup> largest: array<u32, THREADS>;
-var<workgroup> before: array<f32, 16>;
+var<workgroup> before: array<f32, THREADS / GROUP>;
 var<workgroup> low: array<atomic<u32>, THREADS>;
 var<workgroup> high: array<atomic<u32>, THREADS>;
 
-// The row: its first logit, how its token is chosen, and the highest score.
-var<private> first: u32;
-var<private> row: Row;
+// The highest score.
 var<private> peak: f32;
 var<private> peakRank: u32;
 // Candidates are tokens of scores less than `edge` below the peak, and those at the edge up to `lastTie`.
 var<private> edge: u32;
 var<private> lastTie: u32;
 
-fn maxWord(thread: u32, value: u32) -> u32 {
-  largest[thread] = value;
-  workgroupBarrier();
-  for (var half = THREADS / 2; half > 0; half /= 2) {
-    if (thread < half) {
-      largest[thread] = max(largest[thread], largest[thread + half]);
-    }
-    workgroupBarrier();
-  }
-  return workgroupUniformLoad(&largest[0]);
-}
-
 // partial[i] = the sum of the values of threads 0 … i. It never falls, and stays where a value is too small to
-// count: first the sums of each sixteen in turn, then those before each sixteen.
+// count: first the sums within each group in turn, then those before each group.
 fn addUp(thread: u32, value: f32) {
   partial[thread] = value;
   workgroupBarrier();
-  if (thread % 16 == 0) {
-    for (var i = thread + 1; i < thread + 16; i++) {
+  if (thread % GROUP == 0) {
+    for (var i = thread + 1; i < thread + GROUP; i++) {
       partial[i] += partial[i - 1];
     }
   }
   workgroupBarrier();
   if (thread == 0) {
     var sum = 0.0;
-    for (var i = 0u; i < THREADS / 16; i++) {
+    for (var i = 0u; i < THREADS / GROUP; i++) {
       before[i] = sum;
-      sum += partial[i * 16 + 15];
+      sum += partial[i * GROUP + GROUP - 1];
     }
   }
   workgroupBarrier();
-  partial[thread] += before[thread / 16];
+  partial[thread] += before[thread / GROUP];
   workgroupBarrier();
-}
-
-// Floats as whole numbers in the same order, neighbours being one apart; −0 is 0.
-fn rankOf(x: f32) -> u32 {
-  let bits = bitcast<u32>(x);
-  return select(bits | 0x80000000u, ~bits, bits > 0x80000000u);
-}
-
-fn floatOf(rank: u32) -> f32 {
-  return bitcast<f32>(select(~rank, rank & 0x7fffffffu, rank >= 0x80000000u));
-}
-
-fn scoreOf(v: u32) -> f32 {
-  let x = logits[first + v];
-  if (p.words == 0 || row.penalty == 1) {
-    return x;
-  }
-  if (((seen[row.slot * p.words + v / 32] >> (v % 32)) & 1) == 0) {
-    return x;
-  }
-  return clamp(select(x * row.penalty, x / row.penalty, x > 0), -LARGEST, LARGEST);
 }
 
 // How likely a token is, the likeliest having 1.
@@ -132,33 +91,46 @@ fn unit() -> f32 {
   return half * half * 0.99999994;
 }
 
+// Counts a candidate whose key lies from `key` to key + width, in its bucket.
+fn tally(v: u32, score: f32, ofTokens: bool, weighted: bool, key: u32, width: u32, shift: u32) {
+  let below = peakRank - rankOf(score);
+  let at = select(below, v, ofTokens) - key;
+  if (!isCandidate(below, v) || (ofTokens && below != edge) || at > width) {
+    return;
+  }
+  if (weighted) {
+    let weight = u32(weightOf(score) * unit());
+    if (weight > 0) {
+      atomicAdd(&low[at >> shift], weight & ((1u << p.half) - 1));
+      atomicAdd(&high[at >> shift], weight >> p.half);
+    }
+  } else {
+    atomicAdd(&low[at >> shift], 1u);
+  }
+}
+
 // The smallest key such that candidates up to it have an amount: a share of all weight, or a number of candidates.
 // Keys, of at most `range`, are distances below the peak; or tokens, of the candidates at the edge.
 fn border(thread: u32, ofTokens: bool, range: u32, weighted: bool, amount: f32) -> Border {
-  let mask = (1u << p.half) - 1;
   var wanted = amount;
   var there = 0.0;
   var key = 0u;
   var width = range; // keys up to key + width agree so far
-  var shift = u32(max(24 - i32(countLeadingZeros(range)), 0));
-  for (var round = 0u; round < 4; round++) {
+  var shift = u32(max(i32(32 - BITS) - i32(countLeadingZeros(range)), 0));
+  for (var round = 0u; round < 4; round++) { // at least 8 bits each
     atomicStore(&low[thread], 0u);
     atomicStore(&high[thread], 0u);
     workgroupBarrier();
-    for (var v = thread; v < p.V; v += THREADS) {
-      let score = scoreOf(v);
-      let below = peakRank - rankOf(score);
-      let at = select(below, v, ofTokens) - key;
-      if (!isCandidate(below, v) || (ofTokens && below != edge) || at > width) {
-        continue;
+    for (var v = thread; v < p.V; v += THREADS * 4) {
+      // Four at once, that memory be asked for all of them before the first is needed.
+      //#for j in 0..4
+      let score$j = scoreOf(min(v + $j * THREADS, p.V - 1));
+      //#end
+      //#for j in 0..4
+      if (v + $j * THREADS < p.V) {
+        tally(v + $j * THREADS, score$j, ofTokens, weighted, key, width, shift);
       }
-      if (weighted) {
-        let weight = u32(weightOf(score) * unit());
-        atomicAdd(&low[at >> shift], weight & mask);
-        atomicAdd(&high[at >> shift], weight >> p.half);
-      } else {
-        atomicAdd(&low[at >> shift], 1u);
-      }
+      //#end
     }
     workgroupBarrier();
     let own = f32(atomicLoad(&low[thread])) + f32(atomicLoad(&high[thread])) * f32(1u << p.half);
@@ -178,7 +150,7 @@ fn border(thread: u32, ofTokens: bool, range: u32, weighted: bool, amount: f32) 
       break;
     }
     width = (1u << shift) - 1;
-    shift = u32(max(i32(shift) - 8, 0));
+    shift = u32(max(i32(shift) - i32(BITS), 0));
   }
   return Border(key, there, wanted);
 }
@@ -200,17 +172,6 @@ fn cut(thread: u32, range: u32, weighted: bool, amount: f32) {
   if (kept < ties) {
     lastTie = border(thread, true, p.V - 1, false, max(kept, 1.0)).key;
   }
-}
-
-// The likeliest token, the first of equals.
-fn likeliest(thread: u32) -> u32 {
-  var token = 0xffffffffu;
-  for (var v = thread; v < p.V && token == 0xffffffffu; v += THREADS) {
-    if (rankOf(scoreOf(v)) == peakRank) {
-      token = v;
-    }
-  }
-  return ~maxWord(thread, ~token);
 }
 
 // The candidate in whose part of the sum of weights the draw falls. Each thread has the tokens of one stretch.
@@ -264,35 +225,45 @@ fn main(
   row = rows[n];
   first = n * p.V;
   var top = 0u;
-  for (var v = thread; v < p.V; v += THREADS) {
-    let rank = rankOf(logits[first + v]);
-    top = max(top, select(rank, INFINITE, rank < LOWEST));
+  var highest = 0u;
+  var lowest = 0xffffffffu;
+  var leastHighest = 0xffffffffu; // of a part
+  for (var i = thread; i < p.parts; i += THREADS) {
+    let part = parts[n * p.parts + i];
+    top = max(top, part.top);
+    highest = max(highest, part.highest);
+    lowest = min(lowest, part.lowest);
+    leastHighest = min(leastHighest, part.highest);
   }
   top = maxWord(thread, top);
   var token = 0u;
   var logProb = 0x7fc00000u; // NaN
   if (top > LOWEST && top < INFINITE) {
     let topLogit = floatOf(top);
-    var sum = 0.0;
-    var highest = 0u;
-    var lowest = 0xffffffffu;
-    for (var v = thread; v < p.V; v += THREADS) {
-      sum += exp(max(logits[first + v] - topLogit, -100.0));
-      let rank = rankOf(scoreOf(v));
-      highest = max(highest, rank);
-      lowest = min(lowest, rank);
-    }
-    sum = sumAcross(thread, sum);
     peakRank = maxWord(thread, highest);
     peak = floatOf(peakRank);
-    let range = peakRank - ~maxWord(thread, ~lowest);
+    var sum = 0.0;
+    token = 0xffffffffu;
+    for (var i = thread; i < p.parts; i += THREADS) {
+      let part = parts[n * p.parts + i];
+      if (part.top > LOWEST) {
+        sum += part.sum * exp(max(floatOf(part.top) - topLogit, -100.0));
+      }
+      token = select(token, min(token, part.token), part.highest == peakRank);
+    }
+    sum = sumAcross(thread, sum);
+    token = ~maxWord(thread, ~token);
     edge = 0xffffffffu;
     lastTie = p.V;
     let topK = rows[n].topK;
-    if (topK == 1) {
-      token = likeliest(thread);
-    } else {
+    if (topK != 1) {
+      var range = peakRank - ~maxWord(thread, ~lowest);
       if (topK > 0 && topK < p.V) {
+        if (topK <= p.parts) {
+          // So many parts have a token at least as high as this: no border lies below.
+          edge = peakRank - ~maxWord(thread, ~leastHighest);
+          range = edge;
+        }
         cut(thread, range, false, f32(topK));
       }
       if (rows[n].topP < 1) {

@@ -11,10 +11,17 @@ import { slice } from "./slices.ts";
 
 /** Words of a row's options, as the kernel has them. */
 const ROW = 6;
+/** Words of what the kernel finds in a stretch of a row, tokens of a stretch, and those of each of its 256 threads. */
+const PART = 5;
+const EACH = 4;
+const STRETCH = 256 * EACH;
+/** More tokens than that are worth a workgroup of 1024 threads, if the device has them and this memory for them. */
+const LARGE = 4096;
+const LARGE_BYTES = 20 << 10;
 /** The largest f32: what 1 / temperature is kept below. */
 const LARGEST = 3.4028234e38;
 
-/** A token for each row; as many rows at once as a binding holds. */
+/** A token for each row, in two kernels; as many rows at once as a binding holds. */
 export function sample(gpu: Gpu, { logits, rows, seen, tokens, logProbs }: K.SampleArgs): void {
   const [N, V] = logits.shape;
   const words = new Uint32Array(N * ROW);
@@ -27,24 +34,29 @@ export function sample(gpu: Gpu, { logits, rows, seen, tokens, logProbs }: K.Sam
     floats[n * ROW + 4] = draw;
     words[n * ROW + 5] = slot;
   });
+  const { limits } = gpu.device;
+  const large = V > LARGE && limits.maxComputeInvocationsPerWorkgroup >= 1024 &&
+    limits.maxComputeWorkgroupSizeX >= 1024 && limits.maxComputeWorkgroupStorageSize >= LARGE_BYTES;
+  const BITS = large ? 10 : 8;
+  const parts = Math.ceil(V / STRETCH);
   const half = Math.min(16, 31 - Math.floor(Math.log2(V)));
   const atOnce = Math.max(1, Math.floor(gpu.maxBindingBytes / 4 / V / SLICE_ALIGNMENT)) * SLICE_ALIGNMENT;
   for (let first = 0; first < N; first += atOnce) {
     const count = Math.min(atOnce, N - first);
     temporary(gpu, [count * ROW], (options) => {
       gpu.write(slice(options), words.subarray(first * ROW, (first + count) * ROW));
-      gpu.run(
-        "sample",
-        {
+      temporary(gpu, [count * parts * PART], (found) => {
+        const bindings = {
           logits: slice(logits, first * V, count * V),
           rows: slice(options),
           seen: seen && slice(seen),
-          tokens: slice(tokens, first, count),
-          logProbs: slice(logProbs, first, count),
-        },
-        { N: count, V, words: seen ? seen.shape[1] : 0, half },
-        [count],
-      );
+          parts: slice(found),
+        };
+        const params = { N: count, V, words: seen ? seen.shape[1] : 0, half, parts };
+        gpu.run("sample_parts", bindings, params, [count * parts], { EACH });
+        const chosen = { tokens: slice(tokens, first, count), logProbs: slice(logProbs, first, count) };
+        gpu.run("sample", { ...bindings, ...chosen }, params, [count], { BITS });
+      });
     });
   }
 }
