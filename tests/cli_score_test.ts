@@ -3,6 +3,9 @@
  */
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { type ComparisonResult, reportRewards, type RewardResult } from "../src/cli/score_reward.ts";
+import { SCORE } from "../src/cli/command_flags.ts";
+import { parseFlags, UsageError } from "../src/cli/flags.ts";
+import { runScore } from "../src/cli/score.ts";
 import { Dialogues } from "../src/data/dialogues.ts";
 import type { Example } from "../src/data/example.ts";
 import { WhetError } from "../src/errors.ts";
@@ -172,40 +175,40 @@ Deno.test("data without an answer are refused before a model is loaded; an abort
 Deno.test("flags that do not go together are wrong usage", async () => {
   const judge = ["--judge", "http://localhost:1", "--judge-model", "m"];
   const cases: [string[], RegExp][] = [
-    [[], /^whet: --model is missing: which model to score with, or else --reward-model or --judge; /],
-    [["--model", MODEL, "--reward-model", "r"], /^whet: --model and --reward-model: one of them at a time; /],
-    [["--reward-model", "r", ...judge], /^whet: --reward-model and --judge: one of them at a time; /],
-    [["--model", MODEL, "--pairs"], /^whet: --pairs goes with --reward-model, not with --model; /],
-    [["--model", MODEL, "--side", "chosen"], /^whet: --side goes with --reward-model or --judge, not with/],
-    [["--model", MODEL, "--judge-model", "m"], /^whet: --judge-model goes with --judge, not with --model; /],
+    [[], /^--model is missing: which model to score with, or else --reward-model or --judge$/],
+    [["--model", MODEL, "--reward-model", "r"], /^--model and --reward-model: one of them at a time$/],
+    [["--reward-model", "r", ...judge], /^--reward-model and --judge: one of them at a time$/],
+    [["--model", MODEL, "--pairs"], /^--pairs goes with --reward-model, not with --model$/],
+    [["--model", MODEL, "--side", "chosen"], /^--side goes with --reward-model or --judge, not with/],
+    [["--model", MODEL, "--judge-model", "m"], /^--judge-model goes with --judge, not with --model$/],
     [
       ["--reward-model", "r", "--adapter", "a"],
-      /^whet: --adapter goes with --model, not with --reward-model/,
+      /^--adapter goes with --model, not with --reward-model/,
     ],
-    [["--reward-model", "r", "--seq-len", "9"], /^whet: --seq-len goes with --model, not with/],
-    [["--reward-model", "r", "--pairs", "--side", "rejected"], /^whet: --pairs compares both sides: leave/],
-    [["--reward-model", "r", "--side", "left"], /^whet: --side: expected chosen, rejected, got "left"; /],
-    [[...judge, "--pairs"], /^whet: --pairs goes with --reward-model, not with --judge; /],
-    [[...judge, "--weights", "q8"], /^whet: --weights goes with --model or --reward-model, not with --judge/],
-    [["--judge", "http://localhost:1"], /^whet: --judge-model is missing: the judge's name/],
-    [["--judge", "localhost", "--judge-model", "m"], /^whet: url \(--judge\): expected an http\(s\) address/],
+    [["--reward-model", "r", "--seq-len", "9"], /^--seq-len goes with --model, not with/],
+    [["--reward-model", "r", "--pairs", "--side", "rejected"], /^--pairs compares both sides: leave/],
+    [["--reward-model", "r", "--side", "left"], /^--side: expected chosen, rejected, got "left"$/],
+    [[...judge, "--pairs"], /^--pairs goes with --reward-model, not with --judge$/],
+    [[...judge, "--weights", "q8"], /^--weights goes with --model or --reward-model, not with --judge/],
+    [["--judge", "http://localhost:1"], /^--judge-model is missing: the judge's name/],
+    [["--judge", "localhost", "--judge-model", "m"], /^url \(--judge\): expected an http\(s\) address/],
     [
       [...judge, "--judge-concurrency", "0"],
-      /^whet: --judge-concurrency: expected a whole number of at least 1/,
+      /^--judge-concurrency: expected a whole number of at least 1/,
     ],
     [
       [...judge, "--judge-key-env", "sk-proj-1"],
-      /^whet: --judge-key-env: expected the name of an .*variable, not/,
+      /^--judge-key-env: expected the name of an .*variable, not/,
     ],
   ];
-  const waiting = [...cases];
-  const work = async () => {
-    for (let next = waiting.shift(); next; next = waiting.shift()) {
-      const [flags, message] = next;
-      await refused(["score", "--data", "/nowhere.jsonl", ...flags], { code: 2, message });
-    }
-  };
-  await Promise.all([work(), work()]);
+  const run = async (flags: string[]) =>
+    await runScore(parseFlags(SCORE, ["--data", "/nowhere.jsonl", ...flags]));
+  for (const [flags, message] of cases) {
+    assertMatch((await assertRejects(() => run(flags), UsageError)).message, message);
+  }
+  const message =
+    /^whet: --pairs goes with --reward-model, not with --judge; whet score --help lists the flags\n$/;
+  await refused(["score", "--data", "/nowhere.jsonl", ...judge, "--pairs"], { code: 2, message });
 });
 
 Deno.test("a judge's ratings are printed by line, its mean last; what it says unclearly is shown", () =>
@@ -305,5 +308,101 @@ Deno.test({
       assert(performance.now() - began < 2000);
       assertEquals([code, stdout.length], [130, 0]);
       assertMatch(new TextDecoder().decode(stderr), /whet: stopped after 2 ratings; nothing is written\n$/);
+    }),
+});
+
+/** A tiny reward model with its tokenizer, the pairs that it was tried on, and PyTorch's scores of them. */
+async function rewardModel(directory: string): Promise<{ pairs: ScoredPair[]; saved: number[] }> {
+  const from = new URL("fixtures/deberta/", import.meta.url);
+  await Deno.mkdir(directory);
+  for (const file of ["saved/config.json", "saved/model.safetensors", "tokenizer.json"]) {
+    await Deno.copyFile(new URL(file, from), `${directory}/${file.split("/").at(-1)}`);
+  }
+  return JSON.parse(await Deno.readTextFile(new URL("expected.json", from)));
+}
+
+Deno.test("a reward model from a directory gives each line the score that PyTorch gives it", () =>
+  inTempDir(async (directory) => {
+    const model = `${directory}/model`, data = `${directory}/data.jsonl`, pairs = `${directory}/pairs.jsonl`;
+    const expected = await rewardModel(model);
+    // A line's fields may not be empty.
+    const full = expected.pairs.flatMap((pair, i) => pair.prompt && pair.response ? [i] : []);
+    const lines = full.map((i) => `${JSON.stringify(expected.pairs[i])}\n`);
+    await Deno.writeTextFile(data, lines.join("") + '{"text":"none"}\n');
+    const twins = [pair("is it?", "it is", "no"), pair("is it?", "no", "it is"), pair("why", "so", "so")];
+    await Deno.writeTextFile(pairs, twins.map((pair) => JSON.stringify(pair)).join("\n"));
+    const score = ["score", "--reward-model", model, "--backend", "wasm", "--threads", "1", "--data"];
+    const [plain, object, compared, comparedPlain] = await Promise.all([
+      whet([...score, data]),
+      whet([...score, data, "--json", "--quiet"], { permissions: [`--allow-read=${directory}`] }),
+      whet([...score, pairs, "--pairs", "--json", "--quiet"]),
+      whet([...score, pairs, "--pairs", "--quiet"]),
+    ]);
+    const codes = [plain, object, compared, comparedPlain].map(({ code }) => code);
+    assertEquals(codes, [0, 0, 0, 0], plain.stderr + object.stderr + compared.stderr);
+    const { mean, scores, n, left_out } = JSON.parse(object.stdout) as RewardResult;
+    assertEquals([n, left_out, object.stderr], [full.length, 1, ""]);
+    for (const [at, i] of full.entries()) assertAlmostEquals(scores[at], expected.saved[i], 1e-4);
+    assertAlmostEquals(mean, scores.reduce((sum, score) => sum + score) / n, 1e-12);
+    const printed = plain.stdout.trimEnd().split("\n");
+    assertEquals(
+      printed.slice(0, -1),
+      scores.map((score, i) => `${data}, line ${i + 1}: ${score.toFixed(4)}`),
+    );
+    assertMatch(
+      printed.at(-1)!,
+      new RegExp(`^mean reward ${mean.toFixed(4)} ± \\d\\.\\d{4}, ${n} answers$`),
+    );
+    assertMatch(
+      plain.stderr,
+      /^1 of \d examples are left out: 1: there is no answer of the assistant \(first: /,
+    );
+
+    const comparison = JSON.parse(compared.stdout) as ComparisonResult;
+    const { wins, ties, losses, accuracy, mean_margin, scores_rejected } = comparison;
+    assertEquals([wins, ties, losses, accuracy], [1, 1, 1, 1 / 3]);
+    assertEquals([comparison.scores[0], comparison.scores[1]], [scores_rejected[1], scores_rejected[0]]);
+    assertAlmostEquals(mean_margin, 0, 1e-12);
+    assertMatch(comparedPlain.stdout, /line 3: chosen (\S+), rejected \1, margin 0\.0000\n/);
+    assertMatch(
+      comparedPlain.stdout,
+      /\npreference accuracy 33\.3 % \(95 % interval 6\.1 to 79\.2\), 3 pairs: 1 won, 1 tied, 1 lost; mean margin /,
+    );
+
+    await Deno.writeTextFile(`${directory}/none.jsonl`, '{"prompt":"a","response":"b"}\n');
+    await refused([...score, `${directory}/none.jsonl`, "--pairs", "--quiet"], {
+      code: 1,
+      message: /^whet: none of the 1 examples can be scored: 1: there is no "rejected" answer \(first: /,
+    });
+    await refused(["score", "--reward-model", MODEL, "--data", data, "--quiet"], {
+      code: 1,
+      message: /^whet: \S+config\.json: it describes a GPT-2, .*; here a reward model is wanted/,
+    });
+  }));
+
+Deno.test({
+  name: "Ctrl-C ends a reward model's work after the batch, and says how far it came",
+  ignore: Deno.build.os === "windows",
+  fn: () =>
+    inTempDir(async (directory) => {
+      await rewardModel(`${directory}/model`);
+      const line = JSON.stringify({ prompt: "is it? ".repeat(9), response: "it is" });
+      await Deno.writeTextFile(`${directory}/data.jsonl`, `${line}\n`.repeat(20_000));
+      const child = new Deno.Command(Deno.execPath(), {
+        args: ["run", "--no-prompt", "-A", new URL("../mod.ts", import.meta.url).pathname, "score"].concat(
+          ["--data", `${directory}/data.jsonl`, "--reward-model", `${directory}/model`, "--backend", "wasm"],
+          ["--threads", "1"],
+        ),
+        ...{ stdin: "null", stdout: "piped", stderr: "piped" },
+      }).spawn();
+      const reader = child.stdout.getReader();
+      const first = new TextDecoder().decode((await reader.read()).value);
+      assertMatch(first, /^\S+data\.jsonl, line 1: -?\d\.\d{4}\n/);
+      child.kill("SIGINT");
+      while (!(await reader.read()).done);
+      const { code } = await child.status;
+      const stderr = await new Response(child.stderr).text();
+      assertEquals(code, 130, stderr);
+      assertMatch(stderr, /whet: stopped after \d+ of 20000 answers; nothing is written\n$/);
     }),
 });
