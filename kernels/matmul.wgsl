@@ -1,175 +1,220 @@
-// out (M, N) = activation(alpha · op(a) (M, K) · op(b) (K, N) + bias) + residual, in tiles of 64 × 64
-// outputs and 32 deep: 256 threads with 4 × 4 outputs each, both operands staged in workgroup memory as
-// they are stored and transposed, if at all, in registers. b comes through `weight4`, which hides how it
-// is stored. Of the inner loop, which naga guards (gfx-rs/wgpu#7698), four steps are written out.
-//#import gelu
-//#import tiles
+// out (M, N) = op(a) (M, K) · op(b) (K, N) in tiles: DOWN × ACROSS threads make one of DOWN · ROWS × ACROSS · 4 ·
+// VECTORS outputs, ROWS × 4 · VECTORS each, in slices of 4 · QUADS of K. Both operands are staged in workgroup memory
+// as they are stored and transposed, if at all, in registers, where that is only a matter of names; while one slice is
+// worked through, the next is on its way. b comes through `weight4`, which hides how it is stored.
+//
+// naga guards loops (gfx-rs/wgpu#7698): but for the one over slices they are written out. It also checks each index
+// into workgroup memory: there is one that varies, by the thread, to each access, and it is the same for all slices.
+//
+// With HALVES, factors are rounded to halves and multiplied as such; a slice's sums are added up in f32.
+//#import matmul_frame
+//#import matmul_a
 //#import weight_$FORMAT
 
-struct Params {
-  M: u32,
-  N: u32,
-  K: u32,
-  aStride: u32,
-  // Where this part of the product begins in a row of `a` as it is stored, and in a row of `out`.
-  aColumn: u32,
-  outStride: u32,
-  outColumn: u32,
-  weightRows: u32,
-  weightColumns: u32,
-  weightStride: u32,
-  alpha: f32,
-  hasBias: u32,
-  hasGelu: u32,
-  hasResidual: u32,
-  // How often what `out` holds is added; 0 never reads it.
-  outFactor: f32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-//#if A_VECTORS
-@group(0) @binding(3) var<storage, read> a: array<vec4f>;
+//#if HALVES
+alias element = f16;
 //#else
-@group(0) @binding(3) var<storage, read> a: array<f32>;
+alias element = f32;
 //#end
-//#if OUT_VECTORS
-@group(0) @binding(4) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(5) var<storage, read> residual: array<vec4f>;
-@group(0) @binding(6) var<storage, read_write> out: array<vec4f>;
+alias quad = vec4<element>;
+alias square = mat4x4<element>;
+
+const DOWN = u32($DOWN);
+const ACROSS = u32($ACROSS); // a power of 2
+const ROWS = 4 * u32($BLOCKS);
+const VECTORS = u32($VECTORS);
+const QUADS = u32($QUADS);
+const THREADS = DOWN * ACROSS;
+const HEIGHT = DOWN * ROWS;
+const WIDTH = ACROSS * VECTORS; // in vec4
+const DEPTH = 4 * QUADS;
+
+//#if TRANSPOSE_A
+const A_WIDTH = HEIGHT / 4;
+var<workgroup> tileA: array<array<quad, A_WIDTH>, DEPTH>; // (k, m / 4)
 //#else
-@group(0) @binding(4) var<storage, read> bias: array<f32>;
-@group(0) @binding(5) var<storage, read> residual: array<f32>;
-@group(0) @binding(6) var<storage, read_write> out: array<f32>;
+const A_WIDTH = QUADS;
+// (m / ROWS, m % ROWS and k / 4); where few threads lie across, those that read together lie in different banks.
+var<workgroup> tileA: array<array<quad, ROWS * QUADS + $PADDING>, DOWN>;
 //#end
+//#if TRANSPOSE_B
+var<workgroup> tileB: array<array<quad, ACROSS>, 4 * VECTORS * QUADS>; // (vector and n % 4 and k / 4, thread)
+//#else
+var<workgroup> tileB: array<array<quad, WIDTH>, DEPTH>; // (k, n / 4)
+//#end
+const A_COUNT = HEIGHT * QUADS;
+const B_COUNT = WIDTH * 4 * QUADS;
 
-// 16 KiB in all, as much as every device has. The vec4 of a row of 32 are permuted, so that those which are
-// read together lie in different banks.
-var<workgroup> tileA: array<vec4f, 512>; // (64 of M, 32 / 4 of K), or transposed (32 of K, 64 / 4 of M)
-var<workgroup> tileB: array<vec4f, 512>; // (32 of K, 64 / 4 of N), or transposed (64 of N, 32 / 4 of K)
-
-// Where vec4 k of row 4 · x + j of a 64 × 32 tile lies.
-fn place(x: u32, j: u32, k: u32) -> u32 {
-  return (x + 16 * j) * 8 + (k ^ (x & 7));
-}
-
-// Columns column … column + 3 of a stored row of `a`; zero outside rows × columns.
-fn a4(row: u32, column: u32, rows: u32, columns: u32) -> vec4f {
-  if (row >= rows || column >= columns) {
-    return vec4f();
+fn loadA(i: u32, m0: u32, k0: u32) -> quad {
+  if (A_COUNT % THREADS != 0 && i >= A_COUNT) {
+    return quad();
   }
-  let i = row * p.aStride + p.aColumn + column;
-//#if A_VECTORS
-  return a[i / 4];
+//#if TRANSPOSE_A
+  return quad(a4(k0 + i / A_WIDTH, m0 + i % A_WIDTH * 4, p.K, p.M));
 //#else
-  let left = columns - column;
-  return vec4f(
-    a[i],
-    select(0.0, a[min(i + 1, i + left - 1)], left > 1),
-    select(0.0, a[min(i + 2, i + left - 1)], left > 2),
-    select(0.0, a[min(i + 3, i + left - 1)], left > 3),
-  );
+  return quad(a4(m0 + i / A_WIDTH, k0 + i % A_WIDTH * 4, p.M, p.K));
 //#end
 }
 
-fn store(row: u32, column: u32, product: vec4f) {
-  if (row >= p.M || column >= p.N) {
+fn stageA(i: u32, value: quad) {
+  if (A_COUNT % THREADS != 0 && i >= A_COUNT) {
     return;
   }
-  let n = p.outColumn + column;
-  let i = row * p.outStride + n;
-  var value = p.alpha * product;
-//#if OUT_VECTORS
-  if (p.hasBias != 0) {
-    value += bias[n / 4];
-  }
-  if (p.hasGelu != 0) {
-    value = gelu(value);
-  }
-  if (p.hasResidual != 0) {
-    value += residual[i / 4];
-  }
-  if (p.outFactor != 0) {
-    value += p.outFactor * out[i / 4];
-  }
-  out[i / 4] = value;
+//#if TRANSPOSE_A
+  tileA[i / A_WIDTH][i % A_WIDTH] = value;
 //#else
-  let width = min(p.N - column, 4u);
-  for (var j = 0u; j < width; j++) {
-    var x = value[j];
-    if (p.hasBias != 0) {
-      x += bias[n + j];
-    }
-    if (p.hasGelu != 0) {
-      x = gelu(vec4f(x)).x;
-    }
-    if (p.hasResidual != 0) {
-      x += residual[i + j];
-    }
-    if (p.outFactor != 0) {
-      x += p.outFactor * out[i + j];
-    }
-    out[i + j] = x;
-  }
+  tileA[i / (ROWS * QUADS)][i % (ROWS * QUADS)] = value;
 //#end
 }
 
-@compute @workgroup_size(256)
+fn loadB(i: u32, n0: u32, k0: u32) -> quad {
+  if (B_COUNT % THREADS != 0 && i >= B_COUNT) {
+    return quad();
+  }
+//#if TRANSPOSE_B
+  return quad(weight4(n0 + i / QUADS, k0 + i % QUADS * 4));
+//#else
+  return quad(weight4(k0 + i / WIDTH, n0 + i % WIDTH * 4));
+//#end
+}
+
+//#if TRANSPOSE_B
+// Threads that stage together write rows that lie apart by multiples of all banks: their columns are permuted.
+fn permuted(x: u32, j: u32, q: u32) -> u32 {
+  return x ^ ((q + 4 * j) & (ACROSS - 1));
+}
+//#end
+
+fn stageB(i: u32, value: quad) {
+  if (B_COUNT % THREADS != 0 && i >= B_COUNT) {
+    return;
+  }
+//#if TRANSPOSE_B
+  let n = i / QUADS;
+  let q = i % QUADS;
+  let vector = n / (4 * ACROSS);
+  tileB[(vector * 4 + n % 4) * QUADS + q][permuted(n / 4 % ACROSS, n % 4, q)] = value;
+//#else
+  tileB[i / WIDTH][i % WIDTH] = value;
+//#end
+}
+
+// sum + a · b: a row vector times the four rows of b, as four multiply-adds that drivers fuse.
+fn multiplyAdd(sum: quad, a: quad, b: square) -> quad {
+  return sum + a.x * b[0] + a.y * b[1] + a.z * b[2] + a.w * b[3];
+}
+
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let m0 = group.y * 64;
-  let n0 = group.x * 64;
-  let tx = thread & 15;
-  let ty = thread >> 4;
+  let n0 = group.x * WIDTH * 4;
+//#if SPLIT
+  let share = group.y % p.splits;
+  let m0 = group.y / p.splits * HEIGHT;
+  let first = share * p.depth; // a multiple of DEPTH
+  let end = min(first + p.depth, p.K);
+//#else
+  let share = 0u;
+  let m0 = group.y * HEIGHT;
+  let first = 0u;
+  let end = p.K;
+//#end
+  let tx = thread % ACROSS;
+  let ty = thread / ACROSS;
+  //#for r in 0..BLOCKS
   //#for i in 0..4
-  var sum$i = vec4f();
+  //#for c in 0..VECTORS
+  var sum$r$i$c = vec4f();
   //#end
-  for (var k0 = 0u; k0 < p.K; k0 += 32) {
-    for (var i = thread; i < 512; i += 256) {
-//#if TRANSPOSE_A
-      tileA[i] = a4(k0 + (i >> 4), m0 + (i & 15) * 4, p.K, p.M);
-//#else
-      tileA[place(i >> 5, (i >> 3) & 3, i & 7)] = a4(m0 + (i >> 3), k0 + (i & 7) * 4, p.M, p.K);
-//#end
-//#if TRANSPOSE_B
-      tileB[place(i >> 5, (i >> 3) & 3, i & 7)] = weight4(n0 + (i >> 3), k0 + (i & 7) * 4);
-//#else
-      tileB[i] = weight4(k0 + (i >> 4), n0 + (i & 15) * 4);
-//#end
-    }
+  //#end
+  //#end
+  //#for l in 0..LOADS_A
+  var nextA$l = loadA(thread + $l * THREADS, m0, first);
+  //#end
+  //#for l in 0..LOADS_B
+  var nextB$l = loadB(thread + $l * THREADS, n0, first);
+  //#end
+  for (var k0 = first; k0 < end; k0 += DEPTH) {
+    //#for l in 0..LOADS_A
+    stageA(thread + $l * THREADS, nextA$l);
+    //#end
+    //#for l in 0..LOADS_B
+    stageB(thread + $l * THREADS, nextB$l);
+    //#end
     workgroupBarrier();
-    for (var k = 0u; k < 8; k++) {
+    //#for l in 0..LOADS_A
+    nextA$l = loadA(thread + $l * THREADS, m0, k0 + DEPTH);
+    //#end
+    //#for l in 0..LOADS_B
+    nextB$l = loadB(thread + $l * THREADS, n0, k0 + DEPTH);
+    //#end
+//#if HALVES
+    //#for r in 0..BLOCKS
+    //#for i in 0..4
+    //#for c in 0..VECTORS
+    var slice$r$i$c = quad();
+    //#end
+    //#end
+    //#end
+//#end
+    //#for q in 0..QUADS
+    {
+      //#for r in 0..BLOCKS
 //#if TRANSPOSE_A
-      let a = transpose(mat4x4f(
+      let a$r = transpose(square(
         //#for j in 0..4
-        tileA[(k * 4 + $j) * 16 + ty],
+        tileA[$q * 4 + $j][ty * (ROWS / 4) + $r],
         //#end
       ));
 //#else
-      let a = mat4x4f(
+      let a$r = square(
         //#for i in 0..4
-        tileA[place(ty, $i, k)],
+        tileA[ty][($r * 4 + $i) * QUADS + $q],
         //#end
       );
 //#end
+      //#end
+      //#for c in 0..VECTORS
 //#if TRANSPOSE_B
-      let b = transpose(mat4x4f(
+      let b$c = transpose(square(
         //#for j in 0..4
-        tileB[place(tx, $j, k)],
+        tileB[($c * 4 + $j) * QUADS + $q][permuted(tx, $j, $q)],
         //#end
       ));
 //#else
-      let b = mat4x4f(
+      let b$c = square(
         //#for j in 0..4
-        tileB[(k * 4 + $j) * 16 + tx],
+        tileB[$q * 4 + $j][tx + $c * ACROSS],
         //#end
       );
 //#end
+      //#for r in 0..BLOCKS
       //#for i in 0..4
-      sum$i = multiplyAdd(sum$i, a[$i], b);
+//#if HALVES
+      slice$r$i$c = multiplyAdd(slice$r$i$c, a$r[$i], b$c);
+//#else
+      sum$r$i$c = multiplyAdd(sum$r$i$c, a$r[$i], b$c);
+//#end
+      //#end
+      //#end
       //#end
     }
+    //#end
+//#if HALVES
+    //#for r in 0..BLOCKS
+    //#for i in 0..4
+    //#for c in 0..VECTORS
+    sum$r$i$c += vec4f(slice$r$i$c);
+    //#end
+    //#end
+    //#end
+//#end
     workgroupBarrier();
   }
+  //#for r in 0..BLOCKS
   //#for i in 0..4
-  store(m0 + ty * 4 + $i, n0 + tx * 4, sum$i);
+  //#for c in 0..VECTORS
+  store(share, m0 + ty * ROWS + $r * 4 + $i, n0 + ($c * ACROSS + tx) * 4, sum$r$i$c);
+  //#end
+  //#end
   //#end
 }

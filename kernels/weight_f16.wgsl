@@ -1,4 +1,5 @@
 // A frozen matrix in halves, four to a vec2u, rows padded with zeros to a multiple of four columns.
+//#import weight_block
 @group(0) @binding(1) var<storage, read> weight: array<vec2u>;
 
 // Columns column … column + 3 of a row, column a multiple of 4; zero outside the matrix.

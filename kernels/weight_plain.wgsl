@@ -1,4 +1,5 @@
 // A matrix as a plain tensor holds it: row-major f32, any number of columns.
+//#import weight_block
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
 
 // Columns column … column + 3 of a row; zero outside the matrix.

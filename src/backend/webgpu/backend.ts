@@ -26,6 +26,7 @@ import { WGSL } from "./kernels.gen.ts";
 import * as loss from "./loss.ts";
 import { lowRankRows } from "./low_rank.ts";
 import { matmul } from "./matmul.ts";
+import { settleProducts } from "./matmul_trial.ts";
 import { allocate } from "./memory.ts";
 import * as normalization from "./normalization.ts";
 import { pack, unpack } from "./packing.ts";
@@ -70,7 +71,9 @@ export async function createWebGpuBackend(adapter: GPUAdapter, options: GpuOptio
   }
   try {
     const features = await findFeatures(device, options.subgroups);
-    return new WebGpuBackend(new Gpu(device, WGSL, options, features), description);
+    const gpu = new Gpu(device, WGSL, options, features);
+    await settleProducts(gpu, options);
+    return new WebGpuBackend(gpu, description);
   } catch (error) {
     device.destroy();
     throw error;

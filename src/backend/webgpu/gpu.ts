@@ -9,12 +9,13 @@ import type { BackendStats } from "../../tensor/backend.ts";
 import { type Allocation, type Block, BufferPool } from "./buffers.ts";
 import { describe, describeAll, Faults, mebibytes, oneLine, type Params } from "./faults.ts";
 import { type GpuFeatures, NO_FEATURES } from "./features.ts";
+import { chooseProducts, type ProductOptions, type Products, untriedShapes } from "./matmul_shapes.ts";
 import { type Kernel, PARAMS_BYTES, PipelineCache } from "./pipelines.ts";
 import { BindGroups, type Bindings, type Slice } from "./slices.ts";
 import type { Constants } from "./template.ts";
 
 /** Limits lower than the adapter's, so that tests reach them with little data, and the choice of kernels' paths. */
-export interface GpuOptions {
+export interface GpuOptions extends ProductOptions {
   /** The largest stretch of memory that a kernel sees at once. */
   maxBindingBytes?: number;
   /** The most workgroups along one axis. */
@@ -40,6 +41,8 @@ export class Gpu implements Disposable {
   readonly maxBindingBytes: number;
   /** Tensors and packed weights now allocated; theirs to count who allocate them. */
   allocations = 0;
+  /** How products are made. */
+  products: Products;
   readonly #maxWorkgroups: number;
   readonly #faults: Faults;
   readonly #pool: BufferPool;
@@ -94,6 +97,7 @@ export class Gpu implements Disposable {
       options.maxWorkgroups ?? Infinity,
     );
     this.#uniformAlignment = limits.minUniformBufferOffsetAlignment;
+    this.products = chooseProducts(options, features.f16, untriedShapes(device));
     this.#faults = new Faults(device);
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const reading = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;

@@ -9,11 +9,12 @@ import { Tensor } from "../../tensor/tensor.ts";
 import { add, gelu, isSame } from "./elementwise.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
+import { plan } from "./matmul_shapes.ts";
+import { type Bindings, slice } from "./slices.ts";
 import { type Parts, rowRanges, rowSlice, weightParts } from "./weights.ts";
-import { slice } from "./slices.ts";
 
-/** Outputs of one workgroup along either axis. */
-const TILE = 64;
+/** Bytes of shares of inner sums at most. */
+const PARTIAL_BYTES = 64 << 20;
 
 /**
  * out = activation(alpha · op(a) · op(b) + bias) + residual. Where b lies in parts, each makes some of
@@ -35,7 +36,7 @@ export function matmul(gpu: Gpu, args: MatmulArgs): void {
   });
 }
 
-/** One dispatch: some rows of the product with one part of b. */
+/** Some rows of the product with one part of b. */
 function product(gpu: Gpu, args: MatmulArgs, b: Parts, part: number, m: number, M: number): void {
   const { a, out, transposeA = false, transposeB = false, bias, residual } = args;
   const N = out.shape[1];
@@ -50,43 +51,63 @@ function product(gpu: Gpu, args: MatmulArgs, b: Parts, part: number, m: number, 
   const [aStride, aColumn] = transposeA ? [a.shape[1], m] : [a.shape[1], k];
   const aColumns = transposeA ? M : K;
   const wants = { bias: !continues && bias, residual: !continues && !inPlace && residual };
-  gpu.run(
-    "matmul",
-    {
-      ...bindings,
-      a: transposeA && transposeB
-        ? slice(a)
-        : transposeA
-        ? rowSlice(a, { first: k, rows: K })
-        : rowSlice(a, { first: m, rows: M }),
-      out: rowSlice(out, { first: m, rows: M }),
-      bias: wants.bias ? slice(wants.bias) : undefined,
-      residual: wants.residual ? rowSlice(wants.residual, { first: m, rows: M }) : undefined,
-    },
-    {
-      M,
-      N: columns,
-      K,
-      ...params,
-      aStride,
-      aColumn,
-      outStride: N,
-      outColumn: column,
-      alpha: args.alpha ?? 1,
-      hasBias: Number(Boolean(wants.bias)),
-      hasGelu: Number(args.activation === "gelu"),
-      hasResidual: Number(Boolean(wants.residual)),
-      outFactor,
-    },
-    [Math.ceil(columns / TILE), Math.ceil(M / TILE)],
-    {
-      ...b.variant,
-      TRANSPOSE_A: transposeA,
-      TRANSPOSE_B: transposeB,
-      A_VECTORS: [aStride, aColumn, aColumns].every((x) => x % 4 === 0),
-      OUT_VECTORS: [N, column, columns].every((x) => x % 4 === 0),
-    },
+  const operands: Bindings = {
+    ...bindings,
+    a: transposeA && transposeB
+      ? slice(a)
+      : transposeA
+      ? rowSlice(a, { first: k, rows: K })
+      : rowSlice(a, { first: m, rows: M }),
+  };
+  const outputs: Bindings = {
+    out: rowSlice(out, { first: m, rows: M }),
+    bias: wants.bias ? slice(wants.bias) : undefined,
+    residual: wants.residual ? rowSlice(wants.residual, { first: m, rows: M }) : undefined,
+  };
+  const format = String(b.variant.FORMAT);
+  const quads = M * Math.ceil(columns / 4);
+  const mostSplits = Math.floor(Math.min(gpu.maxBindingBytes, PARTIAL_BYTES) / (quads * 16));
+  const { kernel, constants, height, width, splits, depth } = plan(
+    gpu.products.shapes,
+    { M, N: columns, K, transposeA, transposeB, format, mostSplits },
   );
+  const values = {
+    M,
+    N: columns,
+    K,
+    ...params,
+    aStride,
+    aColumn,
+    outStride: N,
+    outColumn: column,
+    alpha: args.alpha ?? 1,
+    hasBias: Number(Boolean(wants.bias)),
+    hasResidual: Number(Boolean(wants.residual)),
+    outFactor,
+    splits,
+    depth,
+  };
+  const epilogue = {
+    OUT_VECTORS: [N, column, columns].every((x) => x % 4 === 0),
+    GELU: args.activation === "gelu",
+  };
+  const variant = {
+    ...b.variant,
+    ...constants,
+    TRANSPOSE_A: transposeA,
+    TRANSPOSE_B: transposeB,
+    A_VECTORS: [aStride, aColumn, aColumns].every((x) => x % 4 === 0),
+    HALVES: gpu.products.halves && kernel === "matmul",
+  };
+  const grid = [Math.ceil(columns / width), Math.ceil(M / height) * splits] as const;
+  if (splits === 1) {
+    return gpu.run(kernel, { ...operands, ...outputs }, values, grid, { ...variant, ...epilogue });
+  }
+  temporary(gpu, [splits, quads * 4], (sums) => {
+    const partials = slice(sums);
+    gpu.run(kernel, { ...operands, partials }, values, grid, { ...variant, SPLIT: true });
+    gpu.run("matmul_sum", { ...outputs, partials }, values, [Math.ceil(quads / 256)], epilogue);
+  });
 }
 
 /** For inner sums in several shares: the activation comes when they are complete. */

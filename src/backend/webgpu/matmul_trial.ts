@@ -1,0 +1,199 @@
+/**
+ * A short trial of the products' kernels on a device: one fixed tile loses a fifth against each card's best on average
+ * and more than half on the worst (llama.cpp#22241). What it finds is remembered for all devices of an adapter, until
+ * the process ends.
+ *
+ * @module
+ */
+import type { Tensor } from "../../tensor/tensor.ts";
+import { isSoftware } from "./adapter.ts";
+import type { Gpu } from "./gpu.ts";
+import { matmul } from "./matmul.ts";
+import { chooseProducts, type MatmulShapes, type ProductOptions, UNMEASURED } from "./matmul_shapes.ts";
+import { allocate } from "./memory.ts";
+import { slice } from "./slices.ts";
+import { free } from "./weights.ts";
+
+/** Milliseconds after which no other kernel is tried. */
+const BUDGET = 250;
+/** How often each is timed, where the device has a clock; the fastest counts. */
+const ROUNDS = 3;
+/** Milliseconds that must pass to be told apart from Deno's 10 ms of sleep in an awaited map. */
+const LONG = 40;
+
+/** One question to the device. */
+export interface Trial {
+  /** Sizes of the product. */
+  readonly size: readonly [M: number, N: number, K: number];
+  /** How many matrices b take turns, so that the cache does not hold all of them. */
+  readonly matrices: number;
+  /** Answers to choose from. */
+  readonly candidates: readonly Partial<MatmulShapes>[];
+  /** Turns a candidate into one that the product is sure to be made by. */
+  readonly force?: (candidate: Partial<MatmulShapes>) => Partial<MatmulShapes>;
+}
+
+/** What is asked, the most important first. */
+export const TRIALS: readonly Trial[] = [
+  {
+    size: [1024, 768, 768],
+    matrices: 1,
+    candidates: [{ medium: "64x64" }, { medium: "64x64x8" }, { medium: "32x64" }, { medium: "128x128" }],
+    force: ({ medium }) => ({ tile: medium, splits: 1 }),
+  },
+  {
+    size: [2048, 2048, 256],
+    matrices: 1,
+    candidates: [{ large: "128x128" }, { large: "64x64x8" }, { large: "64x64" }],
+    force: ({ large }) => ({ tile: large, splits: 1 }),
+  },
+  {
+    size: [1, 3072, 768],
+    matrices: 4,
+    candidates: [{ vectorBytes: 64 }, { vectorBytes: 32 }, { vectorBytes: 128 }],
+  },
+  {
+    size: [128, 768, 768],
+    matrices: 1,
+    candidates: (["32x64", "64x64"] as const).flatMap((small) =>
+      [256, 128, 512].map((workgroups) => ({ small, workgroups }))
+    ),
+    force: ({ small, workgroups }) => ({ tile: small, workgroups }),
+  },
+];
+
+const remembered = new Map<string, Promise<MatmulShapes>>();
+
+/**
+ * Sets how products are made on a new device: as `options` say, else by what a trial found on its adapter.
+ *
+ * @param gpu Nothing is under way on it.
+ */
+export async function settleProducts(gpu: Gpu, options: ProductOptions): Promise<void> {
+  if (options.tile) return;
+  const { adapterInfo: info } = gpu.device;
+  if (!info || isSoftware({ info })) return;
+  const name = [info.vendor, info.architecture, info.device, info.description].join("|");
+  let found = remembered.get(name);
+  if (!found) remembered.set(name, found = tryShapes(gpu));
+  gpu.products = chooseProducts(options, gpu.features.f16, await found);
+}
+
+/**
+ * Tries kernels out.
+ *
+ * @param trials What is asked.
+ * @param budget Milliseconds after which no other kernel is tried; a question left out has its usual answer.
+ * @returns What was fastest.
+ */
+export async function tryShapes(gpu: Gpu, trials = TRIALS, budget = BUDGET): Promise<MatmulShapes> {
+  const { products } = gpu;
+  const end = performance.now() + budget;
+  let found = UNMEASURED;
+  try {
+    for (const trial of trials) {
+      if (performance.now() > end) break;
+      const tensors = operands(gpu, trial.size, trial.matrices);
+      try {
+        const works = trial.candidates.map((candidate) => () => {
+          const shapes = { ...found, ...candidate, ...trial.force?.(candidate) };
+          gpu.products = { shapes, halves: products.halves };
+          for (const b of tensors.bs) matmul(gpu, { a: tensors.a, b, out: tensors.out });
+        });
+        const times = await (gpu.features.timestamps ? byTimestamps : byWaiting)(
+          gpu,
+          works,
+          tensors.out,
+          end,
+        );
+        const best = times.indexOf(Math.min(...times));
+        if (times[best] > 0) found = { ...found, ...trial.candidates[best] };
+      } finally {
+        for (const tensor of [tensors.a, tensors.out, ...tensors.bs]) free(gpu, tensor);
+      }
+    }
+  } finally {
+    gpu.products = products;
+  }
+  return found;
+}
+
+function operands(
+  gpu: Gpu,
+  [M, N, K]: Trial["size"],
+  matrices: number,
+): { a: Tensor; bs: Tensor[]; out: Tensor } {
+  const bs = Array.from({ length: matrices }, () => allocate(gpu, [K, N]));
+  return { a: allocate(gpu, [M, K]), bs, out: allocate(gpu, [M, N]) };
+}
+
+/** Nanoseconds of each work on the device's clock: of those there was time to try, others come last. */
+async function byTimestamps(gpu: Gpu, works: (() => void)[], out: Tensor, end: number): Promise<number[]> {
+  const { device } = gpu;
+  // The first run compiles.
+  const tried = works.filter((work, i) => {
+    if (i > 0 && performance.now() > end) return false;
+    work();
+    return true;
+  });
+  gpu.flush();
+  const count = 2 * ROUNDS * tried.length;
+  const set = device.createQuerySet({ type: "timestamp", count });
+  const usage = GPUBufferUsage;
+  const resolved = device.createBuffer({ size: 8 * count, usage: usage.QUERY_RESOLVE | usage.COPY_SRC });
+  const reader = device.createBuffer({ size: 8 * count, usage: usage.MAP_READ | usage.COPY_DST });
+  try {
+    // A mark is an empty pass of its own, ahead of and behind the submission that it times.
+    const mark = (index: number) => {
+      const encoder = device.createCommandEncoder();
+      const timestampWrites = { querySet: set, beginningOfPassWriteIndex: index };
+      encoder.beginComputePass({ timestampWrites }).end();
+      device.queue.submit([encoder.finish()]);
+    };
+    for (let i = 0; i < count; i += 2) {
+      mark(i);
+      tried[i / 2 % tried.length]();
+      gpu.flush();
+      mark(i + 1);
+    }
+    const encoder = device.createCommandEncoder();
+    encoder.resolveQuerySet(set, 0, count, resolved, 0);
+    encoder.copyBufferToBuffer(resolved, 0, reader, 0, 8 * count);
+    device.queue.submit([encoder.finish()]);
+    await gpu.read(slice(out, 0, 1)); // throws what went wrong
+    await reader.mapAsync(GPUMapMode.READ);
+    const stamps = new BigUint64Array(reader.getMappedRange());
+    const times: number[] = Array(works.length).fill(Infinity);
+    for (let i = 0; i < count; i += 2) {
+      const work = i / 2 % tried.length;
+      times[work] = Math.min(times[work], Number(stamps[i + 1] - stamps[i]));
+    }
+    return times;
+  } finally {
+    set.destroy();
+    resolved.destroy();
+    reader.destroy();
+  }
+}
+
+/** Milliseconds of each work, by how long it is to wait for many; of those there was time to try, others come last. */
+async function byWaiting(gpu: Gpu, works: (() => void)[], out: Tensor, end: number): Promise<number[]> {
+  const times: number[] = [];
+  for (const work of works) {
+    if (performance.now() > end) break;
+    work();
+    await gpu.read(slice(out, 0, 1));
+    for (let repeats = 1;; repeats *= 4) {
+      const start = performance.now();
+      for (let i = 0; i < repeats; i++) work();
+      await gpu.read(slice(out, 0, 1));
+      const elapsed = performance.now() - start;
+      times[times.length - (repeats > 1 ? 1 : 0)] = elapsed / repeats;
+      if (elapsed > LONG || performance.now() > end) break;
+    }
+  }
+  // One alone has been compared with nothing.
+  return times.length > 1
+    ? [...times, ...Array(works.length - times.length).fill(Infinity)]
+    : works.map(() => Infinity);
+}
