@@ -113,12 +113,17 @@ async function relativeEmbeddings(placing: Placing): Promise<Relative | null> {
 /**
  * Packs a large embedding by parts, so that it is never in memory as f32: DeBERTa-v3's has 131 million numbers, 0.5 GB,
  * which in q8 are 148 MB.
+ *
+ * @param placing Where and how; its vocabulary and the embedding's width are the matrix's.
+ * @param name The tensor.
+ * @param part About how many numbers are f32 at once.
+ * @returns The same numbers as packed at once, on backends whose own scales come back from {@linkcode Backend.unpackStored}.
  */
-async function packEmbedding(placing: Placing, name: string): Promise<PackedMatrix> {
+export async function packEmbedding(placing: Placing, name: string, part = PART): Promise<PackedMatrix> {
   const { backend, config, weights: format, checkpoint, owned, signal } = placing;
   const { vocab_size: rows, embedding_size: columns } = config;
   const keep = (matrix: PackedMatrix) => (owned.push(matrix), matrix);
-  const many = Math.max(2, 2 * Math.floor(PART / columns / 2)); // an even number, that q4's parts end at bytes' ends
+  const many = Math.max(2, 2 * Math.floor(part / columns / 2)); // an even number, that q4's parts end at bytes' ends
   if (format === "f32" || rows <= many) {
     return keep(backend.pack(await checkpoint.readF32(name), rows, columns, format, 1));
   }
@@ -136,10 +141,10 @@ async function packEmbedding(placing: Placing, name: string): Promise<PackedMatr
     const packed = backend.pack(values, n, columns, format, 1);
     letGo(values);
     try {
-      const part = await backend.unpackStored(packed);
-      stored.codes.set(part.codes, codeBytes(format, row, columns));
-      stored.scales?.set(part.scales!, row * groups);
-      stored.minima?.set(part.minima!, row * groups);
+      const { codes, scales, minima } = await backend.unpackStored(packed);
+      stored.codes.set(codes, codeBytes(format, row, columns));
+      stored.scales?.set(scales!, row * groups);
+      stored.minima?.set(minima!, row * groups);
     } finally {
       backend.free(packed);
     }
