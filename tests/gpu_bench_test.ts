@@ -1,7 +1,9 @@
 /**
  * The GPU bench, at tiny sizes, on whatever adapter there is: all of its rows run.
  */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
+import { Bench } from "../benchmarks/gpu/bench.ts";
+import { idleSeconds, secondsOf } from "../benchmarks/gpu/clock.ts";
 import { digits, measured, rowLine } from "../benchmarks/gpu/record.ts";
 import type { GpuRecord } from "../benchmarks/gpu/record.ts";
 import { adapterTest } from "./support/webgpu.ts";
@@ -34,12 +36,66 @@ Deno.test("the table has three digits that count, and a reason where there is no
   assertMatch(rowLine(measured(row, 1, [0.5])), /^matvec: q8 +\| 2 GB\/s +\| 2 – 2 +\| +\| 500/);
 });
 
+/** A bench that has no need of a backend. */
+function bench(seconds: number, only: string[] = []): Bench {
+  const record = { rows: [], ceilings: {} } as unknown as GpuRecord;
+  const open = () => Promise.reject(new Error("no backend here"));
+  return new Bench({ open, quick: true, seconds, runs: 1, only, record, onRow() {} });
+}
+
+Deno.test("a row that fails has its reason, one that is begun too late says so, and others go on", async () => {
+  const row = (name: string) => ({ group: "group", name, unit: "GB/s" });
+  const one = () => Promise.resolve({ amount: 1, seconds: [1] });
+  using going = bench(60, ["first", "third", "FOURTH"]);
+  await going.row(row("first"), () => Promise.reject(new Error("it is broken")));
+  await going.row(row("second"), one);
+  await going.row(row("third"), one);
+  await going.kernel(row("fourth"), 1, () => () => {});
+  assertEquals(going.record.rows.map(({ name, value, absent }) => [name, value ?? absent]), [
+    ["first", "it is broken"],
+    ["third", 1],
+    ["fourth", "no backend here"],
+  ]);
+  using late = bench(0);
+  await late.row(row("first"), one);
+  assertEquals(late.record.rows, [{ ...row("first"), absent: "no time was left" }]);
+});
+
+Deno.test("what waiting costs is taken off, and calls are as many as a sample's length asks for", async () => {
+  let clock = 0, enqueued = 0;
+  const samples: number[] = [];
+  const now = () => clock;
+  const timed = {
+    enqueue: () => void enqueued++,
+    flush() {},
+    // 11 ms for nothing, half a millisecond for each call; the third time something else is slow.
+    settle() {
+      clock += 11 + enqueued / 2 + (samples.length === 2 ? 500 : 0);
+      samples.push(enqueued);
+      enqueued = 0;
+      return Promise.resolve();
+    },
+  };
+  assertEquals(await idleSeconds({ settle: () => Promise.resolve(void (clock += 11)) }, now), 0.011);
+  const care = { runs: 3, least: 0.1, most: 1000, deadline: 1e6 };
+  const seconds = await secondsOf(timed, care, 0.011, now);
+  for (const s of seconds) assertAlmostEquals(s, 0.0005, 1e-9);
+  assertEquals(seconds.length, 3);
+  assert(samples.at(-1)! >= 100 && samples.at(-1)! <= 200, `${samples} calls`);
+  // As many as are allowed at most; and with no time left one sample, all the same.
+  await secondsOf(timed, { ...care, most: 20 }, 0.011, now);
+  assertEquals(samples.at(-1), 20);
+  assertEquals((await secondsOf(timed, { ...care, deadline: 0 }, 0.011, now)).length, 1);
+});
+
 adapterTest("the bench in one file runs every row offline, and writes what it prints", async () => {
   await using sandbox = new Sandbox();
   const [program, out] = [`${sandbox.directory}/gpu.js`, `${sandbox.directory}/gpu.json`];
   const bundled = await deno(["bundle", "--quiet", "--frozen", "-o", program, "benchmarks/gpu.ts"]);
   assertEquals(bundled.code, 0, bundled.stderr);
-  const { code, stdout, stderr } = await deno(["run", "-A", program, "--quick", "--json", "--out", out]);
+  const { code, stdout, stderr } = await sandbox.run(
+    ...["run", "-A", program, "--quick", "--json", "--out", out],
+  );
   assertEquals(code, 0, stderr);
   const record: GpuRecord = JSON.parse(stdout);
   assertEquals(JSON.parse(await Deno.readTextFile(out)), record);

@@ -9,7 +9,7 @@ import { median } from "../harness/statistics.ts";
 export interface Care {
   /** Samples of each row. */
   runs: number;
-  /** Seconds that a sample lasts at least, so that what waiting costs (11 ms in Deno) matters little. */
+  /** Seconds that a sample lasts, half of it at least: so that what waiting costs (11 ms in Deno) matters little. */
   least: number;
   /** Calls of a sample at most. */
   most: number;
@@ -30,13 +30,21 @@ export interface Timed {
 /** Calls after which the device gets to work while others are enqueued. */
 const FLUSH_EVERY = 32;
 
-/** Seconds that waiting for nothing takes: the median of five. */
-export async function idleSeconds({ settle }: Pick<Timed, "settle">): Promise<number> {
+/**
+ * Seconds that waiting for nothing takes: the median of five.
+ *
+ * @param timed How it is waited.
+ * @param now The time in milliseconds.
+ */
+export async function idleSeconds(
+  { settle }: Pick<Timed, "settle">,
+  now = () => performance.now(),
+): Promise<number> {
   const times: number[] = [];
   for (let i = 0; i < 5; i++) {
-    const begin = performance.now();
+    const begin = now();
     await settle();
-    times.push((performance.now() - begin) / 1000);
+    times.push((now() - begin) / 1000);
   }
   return median(times);
 }
@@ -44,33 +52,42 @@ export async function idleSeconds({ settle }: Pick<Timed, "settle">): Promise<nu
 /**
  * Times work.
  *
- * @param timed The work; it is done once or twice before it is measured.
+ * @param timed The work; it is done twice before it is measured, for pipelines and trials.
  * @param care How carefully.
  * @param idle What {@linkcode idleSeconds} said.
+ * @param now The time in milliseconds.
  * @returns Seconds of one call, for each sample.
  */
-export async function secondsOf(timed: Timed, care: Care, idle: number): Promise<number[]> {
+export async function secondsOf(
+  timed: Timed,
+  care: Care,
+  idle: number,
+  now = () => performance.now(),
+): Promise<number[]> {
   const sample = async (calls: number): Promise<number> => {
-    const begin = performance.now();
+    const begin = now();
     for (let i = 0; i < calls; i++) {
       timed.enqueue();
       if (i % FLUSH_EVERY === FLUSH_EVERY - 1) timed.flush();
     }
     await timed.settle();
     // Where the work is shorter than the waiting's own noise, a tenth of the whole is the least that is believed.
-    const whole = (performance.now() - begin) / 1000;
+    const whole = (now() - begin) / 1000;
     return Math.max(whole - idle, whole / 10);
   };
-  await sample(1); // pipelines, trials
-  let calls = 1;
-  for (let last = await sample(1); last < care.least && calls < care.most;) {
-    if (performance.now() > care.deadline) break;
-    calls = Math.min(care.most, Math.ceil(calls * Math.min(10, Math.max(2, 1.2 * care.least / last))));
-    last = await sample(calls);
+  await sample(1);
+  await sample(1);
+  let calls = 1, times: number[] = [];
+  while (times.length < care.runs) {
+    const last = await sample(calls);
+    const late = now() > care.deadline;
+    if (last < care.least / 2 && calls < care.most && !late) {
+      calls = Math.min(care.most, Math.ceil(calls * Math.min(10, Math.max(2, care.least / last))));
+      times = []; // were of fewer calls, slow for another reason
+      continue;
+    }
+    times.push(last / calls);
+    if (late) break;
   }
-  const times: number[] = [];
-  do times.push(await sample(calls) / calls); while (
-    times.length < care.runs && performance.now() < care.deadline
-  );
   return times;
 }
