@@ -42,8 +42,8 @@ const GATHER = [0.2, 0.35, 0, 0, 0.4];
 const PRODUCT_OF_CACHE = { f32: 0.08, f16: 0.1 };
 /** Nanoseconds of an exponential in a softmax. */
 const EXP = 1.2;
-/** Nanoseconds to bring a product with a relative position to the scores. */
-const LAY = 0.3;
+/** Nanoseconds to bring a table's rows to their products with relative positions, and those to the scores. */
+const LAY = 0.9;
 
 /**
  * Opens the WebAssembly backend.
