@@ -72,7 +72,7 @@ export const commands: Readonly<Record<string, Command>> = {
     summary: "the whole experiment: fine-tune, loss curves, answers before and after, one report",
     usage: "[flags]",
     flags: STUDY,
-    permissions: `none with no flags (--allow-write for the report's file); ${READS}`,
+    permissions: `none with no flags (--allow-read and --allow-write of DIR for the report); ${READS}`,
     load: async () => (await import("./study.ts")).runStudy,
   },
   serve: {

@@ -8,7 +8,6 @@ import { join } from "../format/files.ts";
 import { Lora } from "../model/lora.ts";
 import { Progress } from "../report/progress.ts";
 import { NANO_TRAINING, type Study, study } from "../report/study.ts";
-import { writeStudy } from "../report/study_files.ts";
 import type { LazyScorer } from "../report/study_judge.ts";
 import { STUDY_PRESET } from "../report/study_preset.ts";
 import type { TrainStep } from "../train/trainer.ts";
@@ -48,9 +47,7 @@ export async function runStudy(values: StudyValues): Promise<StudyOutcome> {
   checkTogether(values);
   const preset = values.preset === "study" ? STUDY_PRESET : null;
   const source = values.model ?? preset?.model ?? "nano";
-  const out = values.out ?? (may("write", DEFAULT_OUT) ? DEFAULT_OUT : null);
-  // Parts that cannot be read back are not worth writing.
-  const kept = out !== null && may("read", out) ? out : undefined;
+  const out = values.out ?? (mayUse(DEFAULT_OUT) ? DEFAULT_OUT : undefined);
   const loading = showLoading(quiet);
   const read = (from: string | undefined) => from === undefined ? undefined : Dialogues.load(from, loading);
   const [trainOn, testOn] = sources(values);
@@ -61,14 +58,14 @@ export async function runStudy(values: StudyValues): Promise<StudyOutcome> {
   using adapter = values.adapter === undefined ? null : await Lora.load(values.adapter, loading);
   const show = new Shown(quiet);
   const interrupted = () =>
-    kept === undefined
+    out === undefined
       ? "interrupted; nothing of the study was kept"
       : "interrupted; the same command goes on from here";
   const found = await interruptible((signal) =>
     study({
       ...{ model, signal, overwrite: values.overwrite, compareWithOriginal: preset !== null },
       ...given({
-        ...{ data, evalData, out: kept, adapter: adapter ?? undefined, seed: values.seed },
+        ...{ data, evalData, out, adapter: adapter ?? undefined, seed: values.seed },
         ...{ rewardModel: rewardModel(values), checkpointEvery: values["checkpoint-every"] },
         questions: values.questions ?? preset?.questions,
         maxTokens: values["max-tokens"] ?? preset?.sampling.maxTokens,
@@ -99,15 +96,14 @@ export async function runStudy(values: StudyValues): Promise<StudyOutcome> {
   using lora = adapter ? null : found.lora;
   const { result } = found;
   if (!values.json) showAnswers(result);
-  const report = out === null ? null : kept ? join(kept, "report.html") : await writeStudy(out, found);
-  if (out !== null && !kept) await lora?.save(join(out, "adapter"));
+  const report = out === undefined ? null : join(out, "report.html");
   if (!quiet) {
     note(
       report
         ? `the report is ${report}; beside it the figures as JSON, the pictures${
           adapter ? "" : ", the adapter"
         }`
-        : "no report was written: it needs --allow-write",
+        : `no report was written: it needs --allow-write=${DEFAULT_OUT} and --allow-read=${DEFAULT_OUT}`,
     );
   }
   return {
@@ -227,7 +223,9 @@ function short(text: string): string {
   return line === "" ? "(nothing)" : line.length > 160 ? `${line.slice(0, 157)}…` : line;
 }
 
-/** Whether it needs no question to the person; asks nothing. */
-function may(name: "read" | "write", path: string): boolean {
-  return Deno.permissions.querySync({ name, path }).state === "granted";
+/** Whether files there may be read and written without a question to the person; asks nothing. */
+function mayUse(path: string): boolean {
+  return (["read", "write"] as const).every((name) =>
+    Deno.permissions.querySync({ name, path }).state === "granted"
+  );
 }

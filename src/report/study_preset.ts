@@ -19,8 +19,14 @@ export const STUDY_PRESET = {
   lora: { rank: 8, alpha: 16, targets: ["c_attn"] as string[] },
   // A dialogue a step: 60,000 steps are then one and a third passes over the 43,835 dialogues.
   training: {
-    ...{ steps: 60_000, batchSize: 1, sequenceLength: 512, packing: false, lossOn: "all" },
-    ...{ learningRate: 2e-4, schedule: "linear", weightDecay: 0 },
+    steps: 60_000,
+    batchSize: 1,
+    sequenceLength: 512,
+    packing: false,
+    lossOn: "all",
+    learningRate: 2e-4,
+    schedule: "linear",
+    weightDecay: 0,
   },
   sampling: { maxTokens: 128, temperature: 0.7, topP: 0.9 },
 } as const;
