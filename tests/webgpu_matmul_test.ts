@@ -207,6 +207,9 @@ Deno.test("a product's shape decides its kernel, and few tiles share out long in
   assertEquals(tile(product(4096, 8, 768, { transposeB: true })), "matmul 128x8 6");
   assertEquals(tile(product(8, 768, 4096, { transposeA: true })), "matmul 8x128 32");
   assertEquals(tile(product(16, 768, 768)), "matmul 16x64 6");
+  assertEquals(tile(product(20, 50257, 768)), "matmul 32x64 1");
+  assertEquals(tile(product(64, 50257, 768)), "matmul 64x64 1"); // half of 128 × 128 would be beyond the edge
+  assertEquals(tile(product(1000, 50257, 768)), "matmul 128x128 1");
   assertEquals(tile(product(64, 64, 100)), "matmul 32x64 1");
   assertEquals(tile(product(64, 768, 50257, { mostSplits: 3 })), "matmul 32x64 3");
   assertEquals(tile(product(64, 768, 50257, { mostSplits: 0 })), "matmul 32x64 1");

@@ -212,7 +212,10 @@ function chooseTile(shapes: MatmulShapes, { M, N }: Product): TileName {
   if (N <= 8) return "128x8";
   if (M <= 8) return "8x128";
   if (M <= 16) return "16x64";
-  if (Math.ceil(M / 128) * Math.ceil(N / 128) >= workgroups) return large;
+  if (M <= 32) return "32x64";
+  // Tiles that reach far beyond the edges work for nothing.
+  const fills = (size: number) => Math.ceil(M / size) * size <= M * 1.25;
+  if (Math.ceil(M / 128) * Math.ceil(N / 128) >= workgroups && fills(128)) return large;
   return Math.ceil(M / 64) * Math.ceil(N / 64) >= workgroups ? medium : small;
 }
 

@@ -17,7 +17,7 @@ import { free } from "./weights.ts";
 /** Milliseconds after which no other kernel is tried. */
 const BUDGET = 250;
 /** How often each is timed, where the device has a clock; the fastest counts. */
-const ROUNDS = 3;
+const ROUNDS = 2;
 /** Milliseconds that must pass to be told apart from Deno's 10 ms of sleep in an awaited map. */
 const LONG = 40;
 
@@ -36,7 +36,7 @@ export interface Trial {
 /** What is asked, the most important first. */
 export const TRIALS: readonly Trial[] = [
   {
-    size: [1024, 768, 768],
+    size: [1024, 3072, 384],
     matrices: 1,
     candidates: [{ medium: "64x64" }, { medium: "64x64x8" }, { medium: "32x64" }, { medium: "128x128" }],
     force: ({ medium }) => ({ tile: medium, splits: 1 }),
