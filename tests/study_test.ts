@@ -103,11 +103,14 @@ Deno.test("a directory with another study is left alone, unless it is to be over
     const first = await study(await tiny({ out }));
     first.lora[Symbol.dispose]();
     const before = await Deno.readTextFile(`${out}/study.json`);
+    using merged = await GPT2.load("nano");
+    await merged.merge(await Lora.load(`${out}/adapter`));
     const cases: [StudyOptions, RegExp][] = [
       [{ training: { steps: 4 } }, /holds a study with training\.batchSize 1, this one has 4; use the same/],
       [{ maxTokens: 5 }, /with answers\.maxTokens 4, this one has 5;/],
       [{ questions: 3 }, /with questions 2, this one has 3;/],
       [{ lora: { rank: 3, targets: ["c_attn"] } }, /with training\.lora\.rank 2, this one has 3;/],
+      [{ model: merged }, /with model\.digest "/],
       [{ evalData: (await SMALL()).evalData!.slice(1) }, /with heldOut "12 examples .*", this one has "11 /],
     ];
     for (const [options, expected] of cases) {

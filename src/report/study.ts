@@ -7,10 +7,9 @@ import type { Dialogues } from "../data/dialogues.ts";
 import { WhetError } from "../errors.ts";
 import { GPT2 } from "../gpt2.ts";
 import { Lora, type LoraOptions } from "../model/lora.ts";
-import { identifyData, identifyModel } from "../train/identity.ts";
-import { checkTrainOptions, fingerprint, type TrainOptions } from "../train/options.ts";
+import { checkTrainOptions, type TrainOptions } from "../train/options.ts";
 import type { TrainStep } from "../train/trainer.ts";
-import { VERSION } from "../version.ts";
+import { collectResult } from "./study_collect.ts";
 import { readData } from "./study_data.ts";
 import { writeStudy } from "./study_files.ts";
 import { recordedScores, scoreAnswers, type StudyJudge, summarise, tryJudge } from "./study_judge.ts";
@@ -21,11 +20,11 @@ import {
   measureLoss,
   pickQuestions,
 } from "./study_parts.ts";
+import { identifyStudy } from "./study_identity.ts";
 import { StudyRecord } from "./study_record.ts";
 import { studyReport } from "./study_report.ts";
 import type { StudyResult } from "./study_result.ts";
-import { collectResult } from "./study_collect.ts";
-import { digest, fineTune, type Trained } from "./study_training.ts";
+import { fineTune, type Trained } from "./study_training.ts";
 
 /** How far a part of a study is. */
 export interface StudyProgress {
@@ -151,10 +150,12 @@ async function run(model: GPT2, options: StudyOptions): Promise<Study> {
   const { lora, training, how } = prepare(model, held, options);
   let trained: Trained | null = null;
   try {
-    const settings = await identify();
-    using record = out === undefined
-      ? StudyRecord.inMemory()
-      : await StudyRecord.open(out, settings, { overwrite: options.overwrite });
+    const adapter = options.adapter ?? null;
+    using record = out === undefined ? StudyRecord.inMemory() : await StudyRecord.open(
+      out,
+      await identifyStudy({ model, data, held, adapter, training, how, questions, sampling, seed }),
+      { overwrite: options.overwrite },
+    );
     if (record.resumed) note(`going on with the study in ${out}`);
     const known = await recordedScores(record, judge);
     if (judge && !known) {
@@ -207,24 +208,6 @@ async function run(model: GPT2, options: StudyOptions): Promise<Study> {
     model.detach();
     if (!options.adapter) (trained?.lora ?? lora)[Symbol.dispose]();
     throw error;
-  }
-
-  /** All that decides what the parts hold. */
-  async function identify(): Promise<Record<string, unknown>> {
-    if (out === undefined) return {};
-    const { description, name } = model.backend;
-    const checked = checkTrainOptions(model, training);
-    return {
-      whet: VERSION,
-      // Threads change no bit, instruction sets do.
-      backend: name === "wasm" ? description.split(", ").slice(0, 2).join(", ") : description,
-      model: { config: model.config, weights: model.weights, digest: await identifyModel(model) },
-      ...(options.adapter
-        ? { adapter: await digest(model, lora), held: how }
-        : { training: { ...await fingerprint(model, data, checked), evalEvery: checked.evalEvery } }),
-      heldOut: identifyData(held),
-      ...{ questions, answers: sampling, seed },
-    };
   }
 }
 

@@ -12,6 +12,7 @@ import { removeCheckpoint } from "../train/checkpoint.ts";
 import { Metrics, type MetricsLine } from "../train/metrics.ts";
 import type { TrainOptions } from "../train/options.ts";
 import { train, type TrainStep } from "../train/trainer.ts";
+import { digestAdapter } from "./study_identity.ts";
 import type { StudyRecord } from "./study_record.ts";
 
 /** What is left of a training when it is done. */
@@ -81,7 +82,7 @@ export async function fineTune(
   checkSteps(metrics.lines, steps || (training.steps ?? metrics.lines.length), path ?? "the steps");
   if (out !== null) {
     await lora.save(join(out, "adapter"));
-    const part: TrainingPart = { steps: metrics.lines.length, adapter: await digest(model, lora) };
+    const part: TrainingPart = { steps: metrics.lines.length, adapter: await digestAdapter(model, lora) };
     await record.write("training", part);
     await removeCheckpoint(checkpoint!);
   }
@@ -100,7 +101,7 @@ function checkSteps(lines: readonly MetricsLine[], steps: number, where: string)
 async function reopen(model: GPT2, directory: string, expected: string): Promise<Lora> {
   const lora = await Lora.load(directory);
   try {
-    if (await digest(model, lora) !== expected) {
+    if (await digestAdapter(model, lora) !== expected) {
       throw new WhetError(
         "mismatch",
         `${directory} is not the adapter that this study trained; put that one back, or begin anew with --overwrite`,
@@ -112,27 +113,4 @@ async function reopen(model: GPT2, directory: string, expected: string): Promise
     lora[Symbol.dispose]();
     throw error;
   }
-}
-
-/**
- * Tells adapters apart.
- *
- * @param model A model that it fits.
- * @param lora The adapter.
- * @returns SHA-256 of its values, in hexadecimal digits.
- * @throws {WhetError} "mismatch" where it is for another model.
- */
-export async function digest(model: GPT2, lora: Lora): Promise<string> {
-  lora.checkFits(model);
-  const values = lora.place(model.backend);
-  const parts: Uint8Array<ArrayBuffer>[] = [];
-  for (const name of [...values.tensors.keys()].sort()) {
-    const { buffer, byteOffset, byteLength } = await values.read(name);
-    parts.push(new TextEncoder().encode(`${name}\n`));
-    parts.push(new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength));
-  }
-  const { rank, alpha, rsLora } = lora.config;
-  parts.push(new TextEncoder().encode(JSON.stringify({ rank, alpha, rsLora })));
-  const hash = await crypto.subtle.digest("SHA-256", await new Blob(parts).arrayBuffer());
-  return Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
