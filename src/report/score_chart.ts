@@ -8,8 +8,8 @@ import { paint, STYLE } from "./marks.ts";
 import { round, text } from "./svg_text.ts";
 import { escapeText, formatNumber } from "./text.ts";
 
-/** Marks' colours, those of the page's tally: better, worse, and the mean. */
-const BETTER = 2, WORSE = 4, MEAN = 0;
+/** Marks' colours, those of the page's tally: better, equal, worse, and the mean. */
+const BETTER = 2, EQUAL = 5, WORSE = 4, MEAN = 0;
 
 /** How the picture looks. */
 export interface ScoreChartOptions {
@@ -68,7 +68,7 @@ export function scoreChart(differences: readonly number[], options: ScoreChartOp
   for (const [i, value] of sorted.entries()) {
     const x = left + (i + 0.5) * step - bar / 2;
     const [from, to] = [Math.min(at(0), at(value)), Math.max(at(0), at(value))];
-    const color = value < 0 ? WORSE : BETTER;
+    const color = value < 0 ? WORSE : value > 0 ? BETTER : EQUAL;
     parts.push(
       `<rect class="f${color}" x="${round(x)}" y="${round(from)}" width="${round(bar)}" ` +
         `height="${round(Math.max(1, to - from))}" fill="${paint(color)}"/>`,
