@@ -116,7 +116,8 @@ function summary(data: StudyResult): string {
       score(scores.meanTuned)
     }</b> over ${count(scores.pairs)} questions.`
     : "";
-  return `On text that it never trained on, the loss of ${escapeText(data.model)} ${verb} ${from} nats per ` +
+  const text = data.adapter === undefined ? "text that it never trained on" : "held-out text";
+  return `On ${text}, the loss of ${escapeText(data.model)} ${verb} ${from} nats per ` +
     `token (perplexity ${digits(perplexityBase)} to ${digits(perplexityTuned)}) ${
       tuning(data)
     }.${judged} The whole study took ` +
