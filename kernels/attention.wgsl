@@ -8,7 +8,7 @@ struct Params {
   H: u32,
   scale: f32,
 //#if CACHED
-  positionsPerSlot: u32,
+  perSlot: u32,
 //#end
 }
 
@@ -55,22 +55,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   hold(0, QUERY, q0, head, thread);
 //#if CACHED
   var run = q0;
-  while (run < rows) {
-  let slot = slots[run];
-  var next = run + 1;
-  while (next < rows && slots[next] == slot) {
-    next++;
-  }
-  //#for i in 0..4
-  let own$i = row + 8 * $i >= run && row + 8 * $i < next;
-  first[$i] = select(1u, 0u, own$i);
-  last[$i] = select(0u, positions[min(row + 8 * $i, rows - 1)], own$i);
-  //#end
-  slotPlace = slot * p.positionsPerSlot;
-  let begin = 0u;
-  let end = positions[next - 1] + 1;
-  slotKeys = end;
-  run = next;
+  while (run < rows) { // around the loop over keys, which is every variant's
+    var next = run + 1;
+    while (next < rows && slots[next] == slots[run]) {
+      next++;
+    }
+    //#for i in 0..4
+    let own$i = row + 8 * $i >= run && row + 8 * $i < next;
+    first[$i] = select(1u, 0u, own$i);
+    last[$i] = select(0u, positions[min(row + 8 * $i, rows - 1)], own$i);
+    //#end
+    let begin = 0u;
+    let end = positions[next - 1] + 1;
+    slot = slots[run];
+    slotKeys = end;
+    run = next;
 //#else
   let begin = starts[q0];
   let end = rows;

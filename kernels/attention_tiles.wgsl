@@ -30,8 +30,8 @@ var<workgroup> tileW: array<vec4f, 288>; // (32, 32 / 4): weights, rows by colum
 //#end
 //#if CACHED
 
-// The slot at hand: its first place, and how many keys it has.
-var<private> slotPlace: u32;
+// The slot at hand, and how many keys it has.
+var<private> slot: u32;
 var<private> slotKeys: u32;
 //#end
 
@@ -42,7 +42,7 @@ fn fetch(what: u32, row: u32, head: u32, d: u32) -> vec4f {
     if (row >= slotKeys || d >= D) {
       return vec4f();
     }
-    return cached4(what, slotPlace + row, head, d);
+    return cached4(what, placeOf(slot, row), head, d);
   }
 //#end
   if (row >= p.T || d >= D) {

@@ -1,8 +1,21 @@
-// The key-value cache as kernels see it that bind `keys` and `values`, (slots, n_positions, C): place slot · n_positions +
-// position has C floats or, two to a word, ⌈C / 2⌉ words of halves. $CACHED is four of them, or a word.
+// The key-value cache as kernels see it that bind `keys` and `values`, (slots, n_positions, C): every place has C floats or,
+// two to a word, ⌈C / 2⌉ words of halves. $CACHED is four of them, or a word. A slot has `perSlot` places of its own, or
+// with BLOCKS so many blocks somewhere.
 //#import heads
 //#if HALF
 //#import half
+//#end
+
+//#if BLOCKS
+@group(0) @binding(8) var<storage, read> blocks: array<u32>; // (slots, perSlot)
+
+fn placeOf(slot: u32, position: u32) -> u32 {
+  return blocks[slot * p.perSlot + position / u32($BLOCK)] * u32($BLOCK) + position % u32($BLOCK);
+}
+//#else
+fn placeOf(slot: u32, position: u32) -> u32 {
+  return slot * p.perSlot + position;
+}
 //#end
 
 //#if VECTORS

@@ -8,7 +8,7 @@ struct Params {
   H: u32,
   // What `write` takes for a row.
   W: u32,
-  positionsPerSlot: u32,
+  perSlot: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -19,5 +19,5 @@ struct Params {
 
 fn element(i: u32) {
   let t = i / p.W;
-  write(t, slots[t] * p.positionsPerSlot + positions[t], i % p.W);
+  write(t, placeOf(slots[t], positions[t]), i % p.W);
 }

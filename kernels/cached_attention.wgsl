@@ -1,11 +1,11 @@
-// Attention of a few new tokens over their slots: a workgroup takes one token, one head and one stretch of the positions
-// before it, so that a long context keeps the whole device busy (Flash-Decoding, Dao et al. 2023). 64 keys at a time with
-// the softmax online, a thread per key and then per four elements of some of the values; `cached_attention_merge` adds up.
-// Nothing is stored yet: keys and values of the new tokens come from `qkv`.
-//#import cache
+// Attention of a few new tokens over their slots, a workgroup to a token and head, as many keys at a time as it has
+// threads, the softmax online: a thread per key and then per four elements of some of the values. The new tokens' keys and
+// values come from `qkv`, for they are only being stored. SPLIT, over long contexts (Flash-Decoding, Dao et al. 2023), has
+// workgroups for stretches of the positions, whose results `cached_attention_merge` adds up.
+//#import cache_write
 //#import reduce
 
-const THREADS = 64u;
+const THREADS = u32($THREADS);
 const QUADS = u32($QUADS); // D / 4, rounded up
 const LANES = u32($LANES); // the next power of two
 const NOTHING = -1e30;
@@ -14,10 +14,11 @@ const NEW = 0x80000000u;
 
 struct Params {
   H: u32,
-  positionsPerSlot: u32,
-  // Positions of a workgroup.
+  perSlot: u32,
+  // What `write` takes for a row.
+  W: u32,
+  // Positions of a workgroup, and how many workgroups that makes.
   stretch: u32,
-  // How many workgroups that makes.
   parts: u32,
   scale: f32,
 }
@@ -25,10 +26,14 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(2) var<storage, read> slots: array<u32>; // (T)
 @group(0) @binding(3) var<storage, read> positions: array<u32>; // (T)
-@group(0) @binding(4) var<storage, read> keys: array<$CACHED>; // (slots, n_positions, C)
-@group(0) @binding(5) var<storage, read> values: array<$CACHED>; // (slots, n_positions, C)
+@group(0) @binding(4) var<storage, read_write> keys: array<$CACHED>; // (slots, n_positions, C)
+@group(0) @binding(5) var<storage, read_write> values: array<$CACHED>; // (slots, n_positions, C)
+//#if SPLIT
 // (T, H, parts, QUADS + 1): Σ exp(logit − largest) · value; the largest, Σ exp(logit − largest).
 @group(0) @binding(6) var<storage, read_write> sums: array<vec4f>;
+//#else
+@group(0) @binding(6) var<storage, read_write> out: array<$ELEMENT>; // (T, C)
+//#end
 
 var<workgroup> query: array<vec4f, QUADS>;
 var<workgroup> weights: array<f32, THREADS>;
@@ -76,6 +81,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   if (thread < QUADS) {
     query[thread] = p.scale * qkv4(t, QUERY, head, thread * 4);
   }
+  if (end == positions[t] + 1) {
+    // Nobody reads this place here. Each head has an even share of the row, wherever it begins.
+    let place = placeOf(slot, positions[t]);
+    for (var i = (head * p.W) / p.H + thread; i < ((head + 1) * p.W) / p.H; i += THREADS) {
+      write(t, place, i);
+    }
+  }
   workgroupBarrier();
 
   var largest = NOTHING;
@@ -84,19 +96,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let quad = thread % LANES;
   for (var k0 = begin; k0 < end; k0 += THREADS) {
     let key = k0 + thread;
-    var source = slot * p.positionsPerSlot + key;
-    for (var row = 0u; row <= t; row++) {
-      if (slots[row] == slot && positions[row] == key) {
-        source = NEW + row;
-      }
-    }
-    sources[thread] = source;
+    let isKey = key < end;
     var logit = NOTHING;
-    if (key < end) {
+    if (isKey) {
+      var source = placeOf(slot, key);
+      for (var row = 0u; row <= t; row++) {
+        if (slots[row] == slot && positions[row] == key) {
+          source = NEW + row;
+        }
+      }
+      sources[thread] = source;
       logit = score(source, head);
     }
     let peak = max(largest, maxAcross(thread, logit));
-    let weight = select(0.0, exp(logit - peak), key < end);
+    let weight = select(0.0, exp(logit - peak), isKey);
     weights[thread] = weight;
     let rescale = exp(largest - peak);
     largest = peak;
@@ -119,14 +132,31 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 
   quads[thread] = sum;
   total = sumAcross(thread, total);
+  for (var half = THREADS / 2; half >= LANES; half /= 2) {
+    if (thread < half) {
+      quads[thread] += quads[thread + half];
+    }
+    workgroupBarrier();
+  }
+//#if SPLIT
   let at = (group.y * p.parts + group.x) * (QUADS + 1);
   if (thread < QUADS) {
-    for (var i = thread + LANES; i < THREADS; i += LANES) {
-      sum += quads[i];
-    }
-    sums[at + thread] = sum;
+    sums[at + thread] = quads[thread];
   }
   if (thread == 0) {
     sums[at + QUADS] = vec4f(largest, total, 0, 0);
   }
+//#else
+  if (thread < QUADS) {
+    let i = (t * p.H + head) * D + thread * 4;
+    let mean = quads[thread] / total;
+//#if VECTORS
+    out[i / 4] = mean;
+//#else
+    for (var j = 0u; j < min(D - thread * 4, 4u); j++) {
+      out[i + j] = mean[j];
+    }
+//#end
+  }
+//#end
 }

@@ -1,10 +1,10 @@
 /** Attention on WebGPU: every width of heads, every path, sequences of unequal lengths, caches beyond which lies poison. */
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { createWebGpuBackend } from "../src/backend/webgpu/backend.ts";
 import { WhetError } from "../src/errors.ts";
-import type { Backend } from "../src/tensor/backend.ts";
+import { type Backend, CACHE_BLOCK } from "../src/tensor/backend.ts";
 import { type Case, compare, type Lab, sumOf } from "./support/lab.ts";
-import { adapterTest, findAdapter, gpuTest } from "./support/webgpu.ts";
+import { adapterTest, findAdapter, gpuTest, numbers } from "./support/webgpu.ts";
 
 /** Cases by name. */
 type Cases = Record<string, Case>;
@@ -108,15 +108,38 @@ adapterTest("attention within the workgroup memory that every device has", async
   });
 });
 
-gpuTest(
-  "where partial results would not fit into a binding, few rows go the way of many",
-  async (backend) => {
+gpuTest("one kernel attends, or two where a long context is split or tokens are many", async (backend) => {
+  for (const [T, positions, kernels] of [[1, 2048, 1], [64, 100, 1], [65, 100, 2], [1, 2112, 2]]) {
     const before = backend.stats().dispatches;
-    await compare(backend, { "over": over([run(0, 0, 9), [[0, 9], [1, 0]]], 10, 2, 3, "f32") });
-    assertEquals(backend.stats().dispatches - before, 2 * 2 * 2);
-  },
-  { maxBindingBytes: 1024 },
-);
+    // Every case runs twice.
+    await compare(backend, { "over": over([run(1, 0, T)], positions, 1, 4, "f32") });
+    assertEquals((backend.stats().dispatches - before) / 2, kernels, `${T} tokens, ${positions} positions`);
+  }
+});
+
+gpuTest("a cache in blocks, wherever they lie, gives the same bits as one slot by slot", async (backend) => {
+  const [H, D, positions] = [2, 5, 160];
+  const C = H * D;
+  const table = [7, 2, 0, 5, 3, 6];
+  for (const dtype of ["f32", "f16"] as const) {
+    const whole = [0, 1].map(() => backend.allocate([3, positions, C], dtype));
+    const parts = [0, 1].map(() => backend.allocate([8, CACHE_BLOCK, C], dtype));
+    const blocks = backend.upload(Uint32Array.from(table), [3, 2]);
+    for (const rows of [...STEPS, run(1, 102, 58)]) {
+      const T = rows.length;
+      const outs = [0, 1].map(() => backend.upload(new Float32Array(T * C).fill(NaN), [T, C]));
+      const qkv = backend.upload(numbers(T * 3 * C), [T, 3 * C]);
+      const slots = backend.upload(Uint32Array.from(rows, ([slot]) => slot));
+      const at = backend.upload(Uint32Array.from(rows, ([, position]) => position));
+      const args = { qkv, slots, positions: at, heads: H, scale: 0.3 };
+      backend.cachedAttention({ ...args, keys: whole[0], values: whole[1], out: outs[0] });
+      backend.cachedAttention({ ...args, keys: parts[0], values: parts[1], blocks, out: outs[1] });
+      const [expected, actual] = await Promise.all(outs.map((out) => backend.read(out)));
+      assert(expected.every(Number.isFinite));
+      assertEquals(actual, expected);
+    }
+  }
+});
 
 gpuTest("a head wider than 256 is refused in words", (backend) => {
   const [qkv, starts] = [backend.allocate([1, 3 * 300]), backend.allocate([1], "u32")];

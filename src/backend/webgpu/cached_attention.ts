@@ -4,7 +4,7 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
-import type * as K from "../../tensor/backend.ts";
+import { CACHE_BLOCK, type CachedAttentionArgs } from "../../tensor/backend.ts";
 import { held, TILE, tiledVariant } from "./attention.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
@@ -12,16 +12,20 @@ import { slice } from "./slices.ts";
 
 /** Tokens at most that each have workgroups of their own; more go through the cache in tiles. */
 const MAX_ALONE = 64;
-/** Keys of a workgroup at least, and workgroups of one token and head at most. */
+/** Positions that one workgroup goes through; of longer contexts, it takes one of so many stretches, or more of them. */
+const MAX_STRETCH = 2080;
 const STRETCH = 64;
-const MAX_PARTS = 32;
-/** Numbers of partial results at most. */
-const MAX_SUMS = 1 << 24;
+const MAX_PARTS = 64;
+/** Where tokens and heads make so many workgroups, contexts are not split. */
+const ENOUGH_GROUPS = 128;
 
-/** Attention of new tokens over the cache, into which their keys and values go too: two kernels in every case. */
-export function cachedAttention(gpu: Gpu, args: K.CachedAttentionArgs): void {
-  const { heads: H, scale, out, keys, values } = args;
-  const [T, C] = out.shape;
+/**
+ * Attention of new tokens over the cache, into which their keys and values go too: few tokens in one kernel, or two where
+ * a long context is split and merged; many in one that stores and one that goes through the cache in tiles.
+ */
+export function cachedAttention(gpu: Gpu, args: CachedAttentionArgs): void {
+  const { heads: H, scale, keys, values, blocks } = args;
+  const [T, C] = args.out.shape;
   const { D, constants: tiles } = tiledVariant(C, H);
   if (keys.dtype === "u32" || values.dtype !== keys.dtype) {
     throw new WhetError(
@@ -29,43 +33,66 @@ export function cachedAttention(gpu: Gpu, args: K.CachedAttentionArgs): void {
       `a cache of ${keys.dtype} keys and ${values.dtype} values: both are f32 or f16`,
     );
   }
+  if (blocks && keys.shape[1] !== CACHE_BLOCK) {
+    throw new WhetError(
+      "backend",
+      `a cache in blocks of ${keys.shape[1]} positions: they have ${CACHE_BLOCK}`,
+    );
+  }
   const HALF = keys.dtype === "f16";
   const VECTORS = D % 4 === 0;
   const CACHED = VECTORS ? (HALF ? "vec2u" : "vec4f") : HALF ? "u32" : "f32";
-  const constants = { D, VECTORS, ELEMENT: VECTORS ? "vec4f" : "f32", HALF, CACHED };
+  const ELEMENT = VECTORS ? "vec4f" : "f32";
+  const constants = { D, VECTORS, ELEMENT, HALF, CACHED, BLOCKS: Boolean(blocks), BLOCK: CACHE_BLOCK };
   const W = VECTORS ? C / 4 : HALF ? Math.ceil(C / 2) : C;
+  const perSlot = blocks ? blocks.shape[1] : keys.shape[1];
   const bindings = {
     qkv: slice(args.qkv),
     keys: slice(keys),
     values: slice(values),
+    blocks: blocks && slice(blocks),
     slots: slice(args.slots),
     positions: slice(args.positions),
   };
-  const positionsPerSlot = keys.shape[1];
+  const out = slice(args.out);
 
-  const stretch = Math.ceil(positionsPerSlot / STRETCH / MAX_PARTS) * STRETCH;
-  const parts = Math.ceil(positionsPerSlot / stretch);
+  if (T > MAX_ALONE) {
+    const store = { length: T * W, H, W, perSlot };
+    gpu.run("cache_store", bindings, store, [Math.ceil(T * W / 256)], constants);
+    const variant = { ...tiles, ...constants, OUT: "out", HELD: held(gpu, D, 1) };
+    const grid = [Math.ceil(T / TILE), H] as const;
+    gpu.run("attention", { ...bindings, out }, { T, H, scale, perSlot }, grid, variant);
+    return;
+  }
+
   const QUADS = Math.ceil(D / 4);
+  const alone = { ...constants, QUADS, LANES: 2 ** Math.ceil(Math.log2(QUADS)) };
+  // Whether the cache lies in blocks or not, results have the same bits.
+  const most = Math.ceil((blocks ? perSlot * CACHE_BLOCK : perSlot) / CACHE_BLOCK) * CACHE_BLOCK;
+  const stretch = Math.ceil(most / STRETCH / MAX_PARTS) * STRETCH;
+  const parts = Math.ceil(most / stretch);
   const length = T * H * parts * (QUADS + 1) * 4;
-  if (T <= MAX_ALONE && length <= Math.min(MAX_SUMS, gpu.maxBindingBytes / 4)) {
-    const params = { H, positionsPerSlot, stretch, parts };
-    const LANES = 2 ** Math.ceil(Math.log2(QUADS));
-    temporary(gpu, [length], (tensor) => {
-      const sums = slice(tensor);
-      const alone = { ...constants, QUADS, LANES };
-      gpu.run("cached_attention", { ...bindings, sums }, { ...params, scale }, [parts, T * H], alone);
-      const all = { ...bindings, sums, out: slice(out) };
-      gpu.run("cached_attention_merge", all, { ...params, W }, [T, H], { ...constants, QUADS });
+  if (most <= MAX_STRETCH || T * H >= ENOUGH_GROUPS || length * 4 > gpu.maxBindingBytes) {
+    const params = { H, perSlot, W, stretch: most, parts: 1, scale };
+    gpu.run("cached_attention", { ...bindings, out }, params, [1, T * H], {
+      ...alone,
+      THREADS: threads(gpu, most),
     });
     return;
   }
-  const store = { length: T * W, H, W, positionsPerSlot };
-  gpu.run("cache_store", bindings, store, [Math.ceil(T * W / 256)], constants);
-  gpu.run(
-    "attention",
-    { ...bindings, out: slice(out) },
-    { T, H, scale, positionsPerSlot },
-    [Math.ceil(T / TILE), H],
-    { ...tiles, ...constants, OUT: "out", HELD: held(gpu, D, 1) },
-  );
+  temporary(gpu, [length], (tensor) => {
+    const sums = slice(tensor);
+    const params = { H, perSlot, W, stretch, parts, scale };
+    const split = { ...alone, THREADS: STRETCH, SPLIT: true };
+    gpu.run("cached_attention", { ...bindings, sums }, params, [parts, T * H], split);
+    const { positions } = bindings;
+    gpu.run("cached_attention_merge", { positions, sums, out }, params, [1, T * H], alone);
+  });
+}
+
+/** Threads of a workgroup that goes through a whole context: 28 bytes of workgroup memory for each, and 1 KiB. */
+function threads({ device: { limits } }: Gpu, positions: number): number {
+  const large = limits.maxComputeInvocationsPerWorkgroup >= 1024 && limits.maxComputeWorkgroupSizeX >= 1024;
+  const most = large && limits.maxComputeWorkgroupStorageSize >= 30 << 10 ? 1024 : 256;
+  return Math.min(most, 2 ** Math.floor(Math.log2(positions)));
 }
