@@ -93,7 +93,7 @@ export async function runStudy(values: StudyValues): Promise<StudyOutcome> {
       onProgress: ({ part, done, total }) => show.part(part, done, total),
       onNote: (text) => show.note(text),
     }), interrupted).finally(() => show.finish());
-  using lora = adapter ? null : found.lora;
+  using _lora = adapter ? null : found.lora;
   const { result } = found;
   if (!values.json) showAnswers(result);
   const report = out === undefined ? null : join(out, "report.html");
