@@ -187,6 +187,77 @@ adapterTest(
   },
 );
 
+for (const format of ["q8", "q4"] as const) {
+  gpuTest(`products of ${format} codes err by the rounding to 8 bits alone`, async (backend) => {
+    const K = 101;
+    // Steps are 1/127 of the largest, which is below 1; errors mostly cancel.
+    const tolerance = 0.5 / 127 * 4 * Math.sqrt(K) / (8 + K);
+    for (const transposeB of [false, true]) {
+      const axis = transposeB ? 1 : 0;
+      const size = [67, 71, K] as const;
+      await prove(backend, { size, transposeB, format, axis, epilogue: "all" }, tolerance);
+      // Groups that run the other way are multiplied as numbers.
+      await prove(backend, { size, transposeB, format, axis: transposeB ? 0 : 1 });
+    }
+  }, { arithmetic: "i8", tile: "32x64" });
+}
+
+gpuTest("codes meet weights that lie in parts", async (backend) => {
+  // Numbers of one magnitude are whole steps.
+  const [M, N, K] = [10, 150, 300];
+  const x = Float32Array.from({ length: M * K }, (_, i) => Math.floor(i / 7) % 3 ? 0.5 : -0.5);
+  const w = numbers(K * N);
+  for (const transposeB of [false, true]) {
+    const b = transposeB ? backend.pack(w, N, K, "q8", 1) : backend.pack(w, K, N, "q8");
+    const kept = await backend.unpack(b);
+    const out = backend.allocate([M, N]);
+    const before = backend.stats().dispatches;
+    backend.matmul({ a: backend.upload(x, [M, K]), b, out, transposeB });
+    assert(backend.stats().dispatches - before >= 4, "parts of codes");
+    (await backend.read(out)).forEach((y, i) => {
+      const [m, n] = [Math.floor(i / N), i % N];
+      let sum = 0;
+      for (let k = 0; k < K; k++) sum += x[m * K + k] * kept[transposeB ? n * K + k : k * N + n];
+      assert(Math.abs(y - sum) < 1e-4, `${transposeB} [${m}, ${n}]: ${y}, not ${sum}`);
+    });
+  }
+}, { arithmetic: "i8", tile: "32x64", maxBindingBytes: 38_400 });
+
+gpuTest(
+  "whole numbers are multiplied as codes without error, in shares too, and what is none is passed on",
+  async (backend) => {
+    const [M, N, K] = [66, 9, 77];
+    const whole = (length: number, seed: number) => numbers(length, seed).map((x) => Math.round(127 * x));
+    const [x, w] = [whole(M * K, 1), whole(K * N, 2)];
+    for (let k = 0; k < K; k += 32) { // each group's largest is 127: its scale is 1
+      for (let m = 0; m < M; m++) x[m * K + k] = 127;
+      for (let n = 0; n < N; n++) w[k * N + n] = 127;
+    }
+    const out = backend.upload(new Float32Array(M * N).fill(NaN), [M, N]);
+    const b = backend.pack(w, K, N, "q8");
+    const multiply = (x: Float32Array) => {
+      backend.matmul({ a: backend.upload(x, [M, K]), b, out });
+      return backend.read(out);
+    };
+    const expected = Float32Array.from({ length: M * N }, (_, i) => {
+      const [m, n] = [Math.floor(i / N), i % N];
+      let sum = 0;
+      for (let k = 0; k < K; k++) sum += x[m * K + k] * w[k * N + n];
+      return sum;
+    });
+    assertEquals(await multiply(x), expected);
+    for (const bad of [NaN, Infinity, -Infinity]) {
+      const broken = x.slice();
+      broken[5 * K + 40] = bad;
+      const found = await multiply(broken);
+      found.forEach((y, i) =>
+        assert(Math.floor(i / N) === 5 ? !Number.isFinite(y) : y === expected[i], `${bad} ${i}`)
+      );
+    }
+  },
+  { arithmetic: "i8", tile: "128x8", shapes: { splits: 2 } },
+);
+
 const product = (M: number, N: number, K: number, rest: Partial<Product> = {}): Product => ({
   ...{ M, N, K, transposeA: false, transposeB: false, format: "f32", mostSplits: 1 << 20 },
   ...rest,

@@ -5,12 +5,14 @@
  */
 import { WhetError } from "../../errors.ts";
 import type { MatmulArgs } from "../../tensor/backend.ts";
+import { GROUP } from "../../tensor/stored.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { add, gelu, isSame } from "./elementwise.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
-import { plan } from "./matmul_shapes.ts";
+import { plan, VECTOR_ROWS } from "./matmul_shapes.ts";
 import { type Bindings, slice } from "./slices.ts";
+import type { Constants } from "./template.ts";
 import { type Parts, rowRanges, rowSlice, weightParts } from "./weights.ts";
 
 /** Bytes of shares of inner sums at most. */
@@ -64,12 +66,14 @@ function product(gpu: Gpu, args: MatmulArgs, b: Parts, part: number, m: number, 
     bias: wants.bias ? slice(wants.bias) : undefined,
     residual: wants.residual ? rowSlice(wants.residual, { first: m, rows: M }) : undefined,
   };
+  const { shapes, arithmetic } = gpu.products;
   const format = String(b.variant.FORMAT);
   const quads = M * Math.ceil(columns / 4);
   const mostSplits = Math.floor(Math.min(gpu.maxBindingBytes, PARTIAL_BYTES) / (quads * 16));
+  const codes = arithmetic === "i8" && M > VECTOR_ROWS && codesFit(gpu, b, transposeB, M, K);
   const { kernel, constants, height, width, splits, depth } = plan(
-    gpu.products.shapes,
-    { M, N: columns, K, transposeA, transposeB, format, mostSplits },
+    shapes,
+    { M, N: columns, K, transposeA, transposeB, format, codes, mostSplits },
   );
   const values = {
     M,
@@ -91,23 +95,41 @@ function product(gpu: Gpu, args: MatmulArgs, b: Parts, part: number, m: number, 
     OUT_VECTORS: [N, column, columns].every((x) => x % 4 === 0),
     GELU: args.activation === "gelu",
   };
-  const variant = {
-    ...b.variant,
-    ...constants,
-    TRANSPOSE_A: transposeA,
-    TRANSPOSE_B: transposeB,
-    A_VECTORS: [aStride, aColumn, aColumns].every((x) => x % 4 === 0),
-    HALVES: gpu.products.halves && kernel === "matmul",
-  };
+  const A_VECTORS = [aStride, aColumn, aColumns].every((x) => x % 4 === 0);
+  const variant = { ...constants, TRANSPOSE_B: transposeB };
   const grid = [Math.ceil(columns / width), Math.ceil(M / height) * splits] as const;
-  if (splits === 1) {
-    return gpu.run(kernel, { ...operands, ...outputs }, values, grid, { ...variant, ...epilogue });
+  const multiply = (operands: Bindings, variant: Constants) => {
+    if (splits === 1) {
+      return gpu.run(kernel, { ...operands, ...outputs }, values, grid, { ...variant, ...epilogue });
+    }
+    temporary(gpu, [splits, quads * 4], (sums) => {
+      const partials = slice(sums);
+      gpu.run(kernel, { ...operands, partials }, values, grid, { ...variant, SPLIT: true });
+      gpu.run("matmul_sum", { ...outputs, partials }, values, [Math.ceil(quads / 256)], epilogue);
+    });
+  };
+  if (!codes) {
+    const HALVES = arithmetic === "f16" && kernel === "matmul";
+    return multiply(operands, { ...b.variant, ...variant, TRANSPOSE_A: transposeA, A_VECTORS, HALVES });
   }
-  temporary(gpu, [splits, quads * 4], (sums) => {
-    const partials = slice(sums);
-    gpu.run(kernel, { ...operands, partials }, values, grid, { ...variant, SPLIT: true });
-    gpu.run("matmul_sum", { ...outputs, partials }, values, [Math.ceil(quads / 256)], epilogue);
+  const groups = M * Math.ceil(K / GROUP);
+  temporary(gpu, [groups, GROUP / 4], (codes) => {
+    temporary(gpu, [groups, 2], (scales) => {
+      const encoded = { codes: slice(codes), groups: slice(scales) };
+      const grid = [Math.ceil(groups * GROUP / 1024)] as const;
+      gpu.run("matmul_codes_a", { a: operands.a, ...encoded }, { M, K, aStride, aColumn }, grid, {
+        A_VECTORS,
+      });
+      multiply({ ...bindings, ...encoded }, { ...variant, FOUR_BITS: format === "q4" });
+    });
   });
+}
+
+/** Whether a product can be made of codes: groups of b run along K, and those of a fit into one binding. */
+function codesFit(gpu: Gpu, { variant }: Parts, transposeB: boolean, M: number, K: number): boolean {
+  const { FORMAT, AXIS } = variant;
+  if (FORMAT !== "q8" && FORMAT !== "q4") return false;
+  return Boolean(AXIS) === transposeB && M * Math.ceil(K / GROUP) * GROUP <= gpu.maxBindingBytes;
 }
 
 /** For inner sums in several shares: the activation comes when they are complete. */

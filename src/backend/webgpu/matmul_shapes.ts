@@ -101,8 +101,8 @@ export function untriedShapes(device: GPUDevice): MatmulShapes {
 export interface Products {
   /** By which kernels. */
   readonly shapes: MatmulShapes;
-  /** Whether tiles multiply halves, whose sums are added in f32 after each slice of K. */
-  readonly halves: boolean;
+  /** In what numbers tiles multiply. */
+  readonly arithmetic: "f32" | "f16" | "i8";
 }
 
 /** What may be asked for. */
@@ -112,10 +112,12 @@ export interface ProductOptions {
   /** The tile for all products: `shapes.tile`. */
   tile?: TileName;
   /**
-   * What products are computed in, but for those of few rows: `"f16"` rounds factors to halves, which hold ±65504 and
-   * 11 bits, and needs a device with `shader-f16`. `"f32"` by default.
+   * In what numbers products of more than eight rows are computed, `"f32"` by default. `"f16"` rounds factors to halves,
+   * which have 11 bits and hold ±65504, adds a few of their products as halves and the rest in f32; it needs a device
+   * with `shader-f16`. `"i8"` rounds activations that meet q8 or q4 weights to 8 bits in groups of 32, off by at most
+   * 1/254 of the group's largest, where the weight's groups run along the sums.
    */
-  arithmetic?: "f32" | "f16";
+  arithmetic?: "f32" | "f16" | "i8";
 }
 
 /**
@@ -130,9 +132,10 @@ export function chooseProducts(
   hasHalves: boolean,
   found: MatmulShapes,
 ): Products {
-  const halves = arithmetic === "f16";
-  if (!halves || hasHalves) return { shapes: { ...found, ...shapes, ...(tile ? { tile } : {}) }, halves };
-  throw new WhetError("backend", 'arithmetic "f16": this GPU has no shader-f16; take "f32"');
+  if (arithmetic === "f16" && !hasHalves) {
+    throw new WhetError("backend", 'arithmetic "f16": this GPU has no shader-f16; take "f32"');
+  }
+  return { shapes: { ...found, ...shapes, ...(tile ? { tile } : {}) }, arithmetic };
 }
 
 /** A product as far as its shape matters. */
@@ -149,6 +152,8 @@ export interface Product {
   readonly transposeB: boolean;
   /** How b is stored: the constant FORMAT. */
   readonly format: string;
+  /** Whether both operands are in codes. */
+  readonly codes?: boolean;
   /** For how many shares of inner sums there is memory. */
   readonly mostSplits: number;
 }
@@ -156,7 +161,7 @@ export interface Product {
 /** How a product is made. */
 export interface Plan {
   /** Kernel. */
-  readonly kernel: "matmul" | "matmul_vector";
+  readonly kernel: "matmul" | "matmul_vector" | "matmul_codes";
   /** Its variant as far as the plan decides it. */
   readonly constants: Constants;
   /** Outputs of a workgroup, down and across. */
@@ -184,26 +189,28 @@ export function plan(shapes: MatmulShapes, product: Product): Plan {
 }
 
 function tilePlan(shapes: MatmulShapes, product: Product): Plan {
-  const { M, N, K } = product;
-  const { down, across, blocks, vectors, quads, padding } = TILES[shapes.tile ?? chooseTile(shapes, product)];
+  const { M, N, K, codes } = product;
+  const tile = TILES[shapes.tile ?? chooseTile(shapes, product)];
+  const { down, across, blocks, vectors, padding } = tile;
+  const quads = codes ? 8 : tile.quads; // codes are staged by groups of 32
   const [height, width] = [down * blocks * 4, across * vectors * 4];
   const tiles = Math.ceil(M / height) * Math.ceil(N / width);
   const wanted = shapes.splits ?? Math.min(Math.floor(shapes.workgroups / tiles), MOST_SHARES);
   const long = Math.floor(K / (shapes.splits ? 1 : SHORTEST_SHARE));
   const share = Math.ceil(K / Math.max(1, Math.min(wanted, long, product.mostSplits)));
-  const depth = Math.ceil(share / (4 * quads)) * 4 * quads;
+  const depth = Math.max(1, Math.ceil(share / (4 * quads))) * 4 * quads;
   const threads = down * across;
+  const form = { DOWN: down, ACROSS: across, BLOCKS: blocks, VECTORS: vectors };
+  // A thread stages four numbers at a time, or four words of four codes.
+  const fours = codes ? 4 : 1;
   const constants = {
-    DOWN: down,
-    ACROSS: across,
-    BLOCKS: blocks,
-    VECTORS: vectors,
-    QUADS: quads,
-    PADDING: padding,
-    LOADS_A: Math.ceil(height * quads / threads),
-    LOADS_B: Math.ceil(width * quads / threads),
+    ...form,
+    ...(codes ? { GROUPLOADS: Math.ceil(height / threads) } : { QUADS: quads, PADDING: padding }),
+    LOADS_A: Math.ceil(height * quads / fours / threads),
+    LOADS_B: Math.ceil(width * quads / fours / threads),
   };
-  return { kernel: "matmul", constants, height, width, splits: Math.max(1, Math.ceil(K / depth)), depth };
+  const splits = Math.max(1, Math.ceil(K / depth));
+  return { kernel: codes ? "matmul_codes" : "matmul", constants, height, width, splits, depth };
 }
 
 function chooseTile(shapes: MatmulShapes, { M, N }: Product): TileName {

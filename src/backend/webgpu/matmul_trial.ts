@@ -97,7 +97,7 @@ export async function tryShapes(gpu: Gpu, trials = TRIALS, budget = BUDGET): Pro
       try {
         const works = trial.candidates.map((candidate) => () => {
           const shapes = { ...found, ...candidate, ...trial.force?.(candidate) };
-          gpu.products = { shapes, halves: products.halves };
+          gpu.products = { ...products, shapes };
           for (const b of tensors.bs) matmul(gpu, { a: tensors.a, b, out: tensors.out });
         });
         const times = await (gpu.features.timestamps ? byTimestamps : byWaiting)(
