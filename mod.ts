@@ -35,7 +35,23 @@ export type { FinishReason, GeneratedChunk, GenerateOptions, Prompt } from "./sr
 export type { Backend, BackendStats } from "./src/tensor/backend.ts";
 export type { WeightFormat } from "./src/tensor/tensor.ts";
 export { StreamingDecoder, type Tokenizer } from "./src/text/tokenizers.ts";
-export { type Study, study, type StudyOptions } from "./src/report/study.ts";
+export { RewardModel, type RewardOptions } from "./src/score/reward.ts";
+export type { ScoredPair, ScoreOptions, Scorer } from "./src/score/scorer.ts";
+export {
+  createJudge,
+  type Judge,
+  type Judgement,
+  type JudgeOptions,
+  type RateOptions,
+} from "./src/score/judge.ts";
+export type { ChatEndpointOptions } from "./src/score/chat_endpoint.ts";
+export { createHandler, type Handler, type HandlerOptions } from "./src/serve/handler.ts";
+export type { ServiceOptions } from "./src/serve/service.ts";
+export type { SchedulerOptions } from "./src/generate/scheduler.ts";
+export { type Study, study, type StudyOptions, type StudyProgress } from "./src/report/study.ts";
+export type { Activation, DebertaConfig, HeadActivation } from "./src/model/deberta_config.ts";
+export type { LazyScorer, StudyJudge } from "./src/report/study_judge.ts";
+export type { PairEncoding, UnigramTokenizer } from "./src/text/unigram_tokenizer.ts";
 export type { StudyAnswer, StudyResult, StudyScores } from "./src/report/study_result.ts";
 export type { LossPoint } from "./src/report/series.ts";
 export type { SamplingOptions } from "./src/generate/sampler.ts";

@@ -14,8 +14,7 @@ import { Metrics } from "./metrics.ts";
 import { Service, type ServiceOptions } from "./service.ts";
 
 /** What is served, to whom, and how much; what is not given has the value in brackets. */
-export interface HandlerOptions
-  extends Omit<ServiceOptions, "adapters">, Pick<LoadOptions, "backend" | "weights" | "threads"> {
+export interface HandlerOptions extends ServiceOptions, Pick<LoadOptions, "backend" | "weights" | "threads"> {
   /** The base model: a directory, URL or Hub id, `"nano"`, or one that is loaded and stays the caller's ["nano"]. */
   model?: string | LanguageModel;
   /** Adapters: a directory with a directory for each, which may come and go, or their sources by name [none]. */
@@ -199,7 +198,7 @@ class Served implements AsyncDisposable {
     const own = typeof model === "string";
     const loaded = own ? await GPT2.load(model, { backend, weights, threads }) : model;
     try {
-      const service = new Service(loaded, { ...limits, adapters: { bytes: adapterBytes } });
+      const service = new Service(loaded, limits, { bytes: adapterBytes });
       for (const [name, source] of Object.entries(await this.#sources())) service.adapters.add(name, source);
       return service;
     } catch (error) {

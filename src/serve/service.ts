@@ -19,8 +19,6 @@ import { ApiError } from "./errors.ts";
 export interface ServiceOptions extends SchedulerOptions {
   /** The base model's name in requests [its own]. */
   name?: string;
-  /** How adapters are kept. */
-  adapters?: AdapterStoreOptions;
   /** Texts that wait for their turn at most; more are refused [64]. */
   queue?: number;
   /** Seconds that a request may take [300]. */
@@ -56,11 +54,16 @@ export class Service implements Disposable {
   /**
    * @param model The base model; it is the caller's to dispose of, after this.
    * @param options Limits.
+   * @param adapters How adapters are kept.
    */
-  constructor(readonly model: LanguageModel, readonly options: ServiceOptions = {}) {
+  constructor(
+    readonly model: LanguageModel,
+    readonly options: ServiceOptions = {},
+    adapters: AdapterStoreOptions = {},
+  ) {
     this.name = options.name ?? model.name;
     this.scheduler = new Scheduler(model, options);
-    this.adapters = new AdapterStore(model, this.scheduler.bank, options.adapters);
+    this.adapters = new AdapterStore(model, this.scheduler.bank, adapters);
     this.#queue = options.queue ?? 64;
     this.timeout = options.timeout ?? 300;
   }

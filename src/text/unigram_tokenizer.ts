@@ -36,7 +36,11 @@ const REPLACEMENT = "\ufffd";
  * tokenizer.json, and its ids differ from those that fast tokenizers, and so the models, were trained with.
  */
 export class UnigramTokenizer {
-  /** What it is made of; not to be written to. */
+  /**
+   * What it is made of; not to be written to.
+   *
+   * @internal
+   */
   readonly parts: Readonly<UnigramParts>;
   /** The highest id + 1. */
   readonly vocabSize: number;
@@ -51,6 +55,8 @@ export class UnigramTokenizer {
    * A tokenizer of parts that fit together.
    *
    * @param parts What it is made of, checked by `checkUnigram`; it is kept.
+   *
+   * @internal
    */
   constructor(parts: UnigramParts) {
     this.parts = parts;
