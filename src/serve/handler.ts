@@ -4,17 +4,19 @@
  * @module
  */
 import { WhetError } from "../errors.ts";
-import { join } from "../format/files.ts";
+import { explainFileError, join } from "../format/files.ts";
 import { GPT2 } from "../gpt2.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import type { LoadOptions } from "../model/load.ts";
 import { corsHeaders, keyCheck } from "./access.ts";
+import { readChatTemplate } from "./chat_template.ts";
 import { ApiError, toApiError } from "./errors.ts";
 import { Metrics } from "./metrics.ts";
 import { Service, type ServiceOptions } from "./service.ts";
 
 /** What is served, to whom, and how much; what is not given has the value in brackets. */
-export interface HandlerOptions extends ServiceOptions, Pick<LoadOptions, "backend" | "weights" | "threads"> {
+export interface HandlerOptions
+  extends ServiceOptions, Pick<LoadOptions, "backend" | "weights" | "threads" | "instructionSet"> {
   /** The base model: a directory, URL or Hub id, `"nano"`, or one that is loaded and stays the caller's ["nano"]. */
   model?: string | LanguageModel;
   /** Adapters: a directory with a directory for each, which may come and go, or their sources by name [none]. */
@@ -109,7 +111,8 @@ export function createHandler(options: HandlerOptions = {}): Handler {
     }
   };
   const handler = async (request: Request): Promise<Response> => {
-    const path = new URL(request.url).pathname;
+    const path = URL.parse(request.url)?.pathname; // A Host header may be anything.
+    if (path === undefined) return new ApiError(400, "the request's address is not a URL").response();
     const headers = corsHeaders(request.headers.get("origin"), cors);
     if (request.method === "OPTIONS" && cors && request.headers.has("access-control-request-method")) {
       return new Response(null, {
@@ -211,10 +214,13 @@ class Served implements AsyncDisposable {
     const { adapters = {} } = this.options;
     if (typeof adapters !== "string") return adapters;
     const sources: Record<string, string> = {};
-    for await (const { name, isDirectory } of Deno.readDir(adapters)) {
-      const place = join(adapters, name);
-      const isAdapter = isDirectory && await Deno.stat(join(place, "adapter_config.json")).catch(() => null);
-      if (isAdapter) sources[name] = place;
+    try {
+      for await (const { name } of Deno.readDir(adapters)) {
+        const place = join(adapters, name);
+        if (await Deno.stat(join(place, "adapter_config.json")).catch(() => null)) sources[name] = place;
+      }
+    } catch (error) {
+      throw explainFileError(error, "read", adapters);
     }
     return sources;
   }
