@@ -45,7 +45,8 @@ export function sample(gpu: Gpu, { logits, rows, seen, tokens, logProbs }: K.Sam
     const count = Math.min(atOnce, N - first);
     temporary(gpu, [count * ROW], (options) => {
       gpu.write(slice(options), words.subarray(first * ROW, (first + count) * ROW));
-      temporary(gpu, [count * parts * PART], (found) => {
+      // Small buffers wander about, for tokens are read back late: a larger one is the same every time.
+      temporary(gpu, [Math.max(count * parts * PART, 1024)], (found) => {
         const bindings = {
           logits: slice(logits, first * V, count * V),
           rows: slice(options),
