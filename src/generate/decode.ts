@@ -12,7 +12,15 @@ import type { Lora } from "../model/lora.ts";
 import { groupByRows } from "../tensor/sequences.ts";
 import { Ops } from "../tensor/ops.ts";
 import { KeyValueCache } from "./cache.ts";
-import { checkSampling, MOST_CHOICES, Sampler, type SamplingOptions } from "./sampler.ts";
+import { Pace } from "./pace.ts";
+import {
+  checkSampling,
+  type Choice,
+  type Chosen,
+  MOST_CHOICES,
+  Sampler,
+  type SamplingOptions,
+} from "./sampler.ts";
 import { begin, type GeneratedChunk, type Prompt, type Sequence } from "./sequence.ts";
 
 export type { FinishReason, GeneratedChunk, Prompt } from "./sequence.ts";
@@ -31,8 +39,15 @@ export interface GenerateOptions extends SamplingOptions {
 interface Step {
   /** Whose tokens it chooses. */
   sequences: readonly Sequence[];
-  /** These, and their log-probabilities, once they are here. */
-  chosen: Promise<[tokens: Uint32Array, logProbs: Float32Array]>;
+  /** These, in the backend's memory. */
+  chosen: Chosen;
+}
+
+/** Steps whose choices are on their way to the host. */
+interface Fetch {
+  steps: readonly Step[];
+  /** Theirs, one after the other. */
+  choices: Promise<Choice[]>;
 }
 
 /**
@@ -76,26 +91,47 @@ async function* decode(
     model.config.vocab_size,
     sampling,
     sequences.map(({ tokens }) => tokens),
+    Math.max(model.backend.readAhead ?? 1, sequences.length),
   );
 
-  const most = model.backend.readAhead ?? 1;
-  const underway: Step[] = []; // The oldest first.
+  const pace = new Pace(model.backend, sequences.length);
+  let underway = 0;
   let round: Sequence[][] = []; // Groups that are still to make a step before any makes another.
-  for (;;) {
-    while (underway.length < most) {
+  let begun: Step[] = []; // Not being fetched yet.
+  const fetches: Fetch[] = []; // The oldest first.
+  const fetch = () => {
+    const steps = begun;
+    begun = [];
+    const choices = sampler.read(steps.map(({ chosen }) => chosen));
+    choices.catch(() => {}); // Whoever waits for it hears of it; of surplus, nobody needs to.
+    fetches.push({ steps, choices });
+  };
+  const goAhead = () => {
+    while (underway < pace.ahead) {
       if (round.length === 0) round = groups(sequences.filter(({ goesOn }) => goesOn));
-      if (round.length === 0 || !isReady(round[0], sampler)) break;
+      if (round.length === 0 || !isReady(round[0], sampler)) return;
       signal?.throwIfAborted();
-      const group = round.shift()!;
-      underway.push(step(model, adapter, cache, sampler, group));
+      begun.push(step(model, adapter, cache, sampler, round.shift()!));
+      underway++;
+      if (begun.length >= pace.together || !sequences.some(({ goesOn }) => goesOn)) fetch();
+      model.backend.flush(); // A submission of its own: the device begins while the host records the next.
     }
-    const oldest = underway.shift();
-    if (!oldest) return;
-    const [tokens, logProbs] = await oldest.chosen;
-    for (const [row, sequence] of oldest.sequences.entries()) {
-      if (sequence.finished) continue;
-      signal?.throwIfAborted();
-      yield sequence.take(tokens[row], logProbs[row]);
+  };
+  while (sequences.some(({ finished }) => !finished)) {
+    goAhead();
+    if (fetches.length === 0) fetch();
+    const { steps, choices } = fetches.shift()!;
+    const all = await choices;
+    pace.arrived();
+    for (const [i, { sequences }] of steps.entries()) {
+      const { tokens, logProbs } = all[i];
+      underway--;
+      for (const [row, sequence] of sequences.entries()) {
+        if (sequence.finished) continue;
+        signal?.throwIfAborted();
+        yield sequence.take(tokens[row], logProbs[row]);
+      }
+      if (i < steps.length - 1) goAhead();
     }
   }
 }
@@ -117,8 +153,8 @@ function indicesOf(group: readonly Sequence[]): number[] {
 }
 
 /**
- * Runs the tokens that are new in each sequence and chooses the next ones; all that is begun on the device when
- * this returns. What was chosen in the last step for the same sequences is taken from the backend's memory.
+ * Runs the tokens that are new in each sequence and chooses the next ones; only enqueues. What was chosen in the last
+ * step for the same sequences is taken from the backend's memory.
  */
 function step(
   model: LanguageModel,
@@ -150,11 +186,8 @@ function step(
       context: { cache: (layer) => cache.view(layer, slots, positions) },
     });
     const ends = last.length === rows.length ? hidden : ops.gather(hidden, upload(Uint32Array.from(last)));
-    const chosen = sampler.choose(ops.unembed(ends, network.wte), indices);
-    return Promise.all([model.backend.readU32(chosen.tokens), model.backend.read(chosen.logProbs)]);
+    return sampler.choose(ops.unembed(ends, network.wte), indices);
   });
-  chosen.catch(() => {}); // Whoever waits for it hears of it; of surplus, nobody needs to.
-  model.backend.flush(); // A submission of its own, whatever follows in this turn: the token is not to wait for the next.
   for (const sequence of sequences) {
     sequence.fed += sequence.pending;
     sequence.underway++;

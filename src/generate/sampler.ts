@@ -29,12 +29,22 @@ export interface SamplingOptions {
 /** Sequences that are chosen for at once, at most. */
 export const MOST_CHOICES: number = SLICE_ALIGNMENT;
 
-/** What was chosen, in the backend's memory until the same sequences choose again. */
+/** What was chosen, in the backend's memory for as many steps as the sampler remembers. */
 export interface Chosen {
   /** u32 (N): a token for each sequence. */
   tokens: Tensor;
   /** (N): its log-probability by the model. */
   logProbs: Tensor;
+  /** Which choice of the sampler it was, from 0. */
+  step: number;
+}
+
+/** The same, on the host. */
+export interface Choice {
+  /** (N). */
+  tokens: Uint32Array;
+  /** (N). */
+  logProbs: Float32Array;
 }
 
 /**
@@ -46,11 +56,15 @@ export class Sampler implements Disposable {
   readonly #options: Required<SamplingOptions>;
   /** Choices that each sequence has had. */
   readonly #choices: number[];
-  /** u32 (sequences, 64), and f32: a row for the choices of a sequence and those chosen with it, if it is the first. */
+  /** Steps remembered, S. */
+  readonly #remembered: number;
+  /** u32 (S, 64), and f32: a row for each step, again and again. */
   readonly #tokens: Tensor;
   readonly #logProbs: Tensor;
-  /** With which others each sequence was last chosen. */
-  readonly #together: (readonly number[])[];
+  /** Steps made. */
+  #steps = 0;
+  /** With which others each sequence was last chosen, and in which step. */
+  readonly #last: { together: readonly number[]; step: number }[];
   /** u32 (sequences, W), as the kernel has it; only for a penalty. */
   readonly #seen?: Tensor;
 
@@ -59,18 +73,21 @@ export class Sampler implements Disposable {
    * @param V The vocabulary's size.
    * @param options Checked already.
    * @param prompts The sequences' tokens so far.
+   * @param remembered Steps whose choices are kept, S [as many as there are sequences].
    */
   constructor(
     arena: Arena,
     V: number,
     options: Required<SamplingOptions>,
     prompts: readonly (readonly number[])[],
+    remembered: number = prompts.length,
   ) {
-    const shape = [prompts.length, MOST_CHOICES];
+    const shape = [remembered, MOST_CHOICES];
+    this.#remembered = remembered;
     this.#arena = arena;
     this.#options = options;
     this.#choices = prompts.map(() => 0);
-    this.#together = prompts.map(() => []);
+    this.#last = prompts.map(() => ({ together: [], step: -Infinity }));
     this.#tokens = arena.temporary(shape, "u32");
     try {
       this.#logProbs = arena.temporary(shape);
@@ -89,28 +106,53 @@ export class Sampler implements Disposable {
    */
   choose(logits: Tensor, sequences: readonly number[]): Chosen {
     const { seed, ...options } = this.#options;
-    for (const sequence of sequences) this.#together[sequence] = sequences;
+    const step = this.#steps++;
+    const last = { together: sequences, step };
+    for (const sequence of sequences) this.#last[sequence] = last;
     const rows = sequences.map((sequence) => ({
       ...options,
       draw: uniform(this.#choices[sequence]++, [seed >>> 0, sequence]),
       slot: sequence,
     }));
-    const [tokens, logProbs] = [this.#tokens, this.#logProbs].map((all) =>
-      all.slice(sequences[0] * MOST_CHOICES, [sequences.length])
-    );
+    const [tokens, logProbs] = [this.#tokens, this.#logProbs]
+      .map((all) => all.slice(this.#row(step) * MOST_CHOICES, [sequences.length]));
     this.#arena.backend.sample({ logits, rows, seen: this.#seen, tokens, logProbs });
-    return { tokens, logProbs };
+    return { tokens, logProbs, step };
   }
 
   /**
    * The tokens last chosen for some sequences, which the network can take in as they are; null where they were not
-   * chosen together.
+   * chosen together, or too many steps ago.
    */
   chosen(sequences: readonly number[]): Tensor | null {
-    const together = this.#together[sequences[0]];
-    const same = together.length === sequences.length &&
-      sequences.every((sequence, i) => together[i] === sequence && this.#together[sequence] === together);
-    return same ? this.#tokens.slice(sequences[0] * MOST_CHOICES, [sequences.length]) : null;
+    const last = this.#last[sequences[0]];
+    const { together, step } = last;
+    const same = this.#steps - step <= this.#remembered && together.length === sequences.length &&
+      sequences.every((sequence, i) => together[i] === sequence && this.#last[sequence] === last);
+    return same ? this.#tokens.slice(this.#row(step) * MOST_CHOICES, [sequences.length]) : null;
+  }
+
+  /**
+   * Brings choices to the host, all by one read of each kind.
+   *
+   * @param steps Choices that it still remembers; enqueued when this returns, whatever is chosen later.
+   */
+  read(steps: readonly Chosen[]): Promise<Choice[]> {
+    const { backend } = this.#arena;
+    // Of several the whole: readers of one size are enough, however many steps are read.
+    const alone = steps.length === 1;
+    const [tokens, logProbs] = alone ? [steps[0].tokens, steps[0].logProbs] : [this.#tokens, this.#logProbs];
+    return Promise.all([backend.readU32(tokens), backend.read(logProbs)]).then(([tokens, logProbs]) =>
+      steps.map(({ step, tokens: { length } }) => {
+        const at = alone ? 0 : this.#row(step) * MOST_CHOICES;
+        return { tokens: tokens.subarray(at, at + length), logProbs: logProbs.subarray(at, at + length) };
+      })
+    );
+  }
+
+  /** Where a step's choices lie. */
+  #row(step: number): number {
+    return step % this.#remembered;
   }
 
   /** Frees what it keeps. */

@@ -457,8 +457,8 @@ export interface Backend extends Disposable {
   /** The adapter or instruction set in words, as `whet devices` prints it. */
   readonly description: string;
   /**
-   * Steps of decoding that are to be under way at once, the next beginning on the device before the results of the
-   * one before are here; absent where calls return when their work is done, and reads cost nothing: one.
+   * Steps of decoding that may be under way at once, at most: they begin on the device before the results of those
+   * before are here. Absent where calls return when their work is done, and reads cost nothing: one.
    *
    * @internal
    */
