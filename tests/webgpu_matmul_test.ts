@@ -13,7 +13,7 @@ import {
   TILES,
   UNMEASURED,
 } from "../src/backend/webgpu/matmul_shapes.ts";
-import { tryShapes } from "../src/backend/webgpu/matmul_trial.ts";
+import { TRIALS, tryShapes } from "../src/backend/webgpu/matmul_trial.ts";
 import { WhetError } from "../src/errors.ts";
 import type { Backend, MatmulArgs } from "../src/tensor/backend.ts";
 import type { GroupAxis, WeightFormat } from "../src/tensor/tensor.ts";
@@ -281,6 +281,7 @@ Deno.test("a product's shape decides its kernel, and few tiles share out long in
   assertEquals(tile(product(20, 50257, 768)), "matmul 32x64 1");
   assertEquals(tile(product(64, 50257, 768)), "matmul 64x64 1"); // half of 128 × 128 would be beyond the edge
   assertEquals(tile(product(1000, 50257, 768)), "matmul 128x128 1");
+  assertEquals(tile(product(40, 768, 100), { ...UNMEASURED, small: "64x64" }), "matmul 32x64 1");
   assertEquals(tile(product(64, 64, 100)), "matmul 32x64 1");
   assertEquals(tile(product(64, 768, 50257, { mostSplits: 3 })), "matmul 32x64 3");
   assertEquals(tile(product(64, 768, 50257, { mostSplits: 0 })), "matmul 32x64 1");
@@ -288,6 +289,20 @@ Deno.test("a product's shape decides its kernel, and few tiles share out long in
   assertEquals(tile(product(3, 768, 768)), "matmul_vector 4x16 1");
   assertEquals(tile(product(1, 768, 768, { format: "q4" })), "matmul_vector 1x128 1");
   assertEquals(tile(product(64, 768, 50257), SOFTWARE), "matmul 64x64 1");
+});
+
+Deno.test("a trial's products are made by what it is to try, each candidate's in its own way", () => {
+  for (const { size: [M, N, K], candidates, force } of TRIALS) {
+    const plans = candidates.map((candidate) => {
+      const shapes = { ...UNMEASURED, ...candidate, ...force?.(candidate) };
+      const { kernel, height, width, splits } = plan(shapes, product(M, N, K));
+      const tile = candidate.large ?? candidate.medium ?? candidate.small;
+      if (tile) assertEquals(`${height}x${width}`, tile.split("x").slice(0, 2).join("x"));
+      assertEquals(kernel, tile ? "matmul" : "matmul_vector");
+      return JSON.stringify([tile, width, splits]);
+    });
+    assertEquals(new Set(plans).size, candidates.length, `${plans}`);
+  }
 });
 
 Deno.test("no tile takes more than every device has", () => {

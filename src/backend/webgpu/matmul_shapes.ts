@@ -37,6 +37,7 @@ const tile = (
 export const TILES = {
   // 16 KiB of workgroup memory, which every device has, but no more.
   "128x128": tile(16, 16, 2, 2),
+  "128x64": tile(16, 16, 2, 1),
   "64x64": tile(16, 16, 1, 1),
   "64x64x8": tile(8, 16, 2, 1),
   "32x64": tile(8, 16, 1, 1),
@@ -51,11 +52,11 @@ export type TileName = keyof typeof TILES;
 
 /** What is chosen for a device. */
 export interface MatmulShapes {
-  /** The tile where even the largest ones are enough to keep the device busy. */
+  /** The tile where there are enough of them to keep the device busy. */
   readonly large: TileName;
-  /** The tile where they are not, but those of 64 × 64 are. */
+  /** The tile where there are enough of these. */
   readonly medium: TileName;
-  /** The tile where there are fewer. */
+  /** The tile of smaller products. */
   readonly small: TileName;
   /** How many workgroups keep the device busy: where there are fewer tiles, inner sums are shared out. */
   readonly workgroups: number;
@@ -190,10 +191,11 @@ export function plan(shapes: MatmulShapes, product: Product): Plan {
 
 function tilePlan(shapes: MatmulShapes, product: Product): Plan {
   const { M, N, K, codes } = product;
-  const tile = TILES[shapes.tile ?? chooseTile(shapes, product)];
+  const name = shapes.tile ?? chooseTile(shapes, product);
+  const tile = TILES[name];
   const { down, across, blocks, vectors, padding } = tile;
   const quads = codes ? 8 : tile.quads; // codes are staged by groups of 32
-  const [height, width] = [down * blocks * 4, across * vectors * 4];
+  const [height, width] = sizeOf(name);
   const tiles = Math.ceil(M / height) * Math.ceil(N / width);
   const wanted = shapes.splits ?? Math.min(Math.floor(shapes.workgroups / tiles), MOST_SHARES);
   const long = Math.floor(K / (shapes.splits ? 1 : SHORTEST_SHARE));
@@ -219,11 +221,22 @@ function chooseTile(shapes: MatmulShapes, { M, N }: Product): TileName {
   if (N <= 8) return "128x8";
   if (M <= 8) return "8x128";
   if (M <= 16) return "16x64";
-  if (M <= 32) return "32x64";
-  // Tiles that reach far beyond the edges work for nothing.
-  const fills = (size: number) => Math.ceil(M / size) * size <= M * 1.25;
-  if (Math.ceil(M / 128) * Math.ceil(N / 128) >= workgroups && fills(128)) return large;
-  return Math.ceil(M / 64) * Math.ceil(N / 64) >= workgroups ? medium : small;
+  for (const name of [large, medium]) {
+    const [height, width] = sizeOf(name);
+    if (Math.ceil(M / height) * Math.ceil(N / width) >= workgroups && fills(height, M)) return name;
+  }
+  return fills(sizeOf(small)[0], M) ? small : "32x64";
+}
+
+/** Outputs of a tile, down and across. */
+function sizeOf(name: TileName): readonly [height: number, width: number] {
+  const { down, across, blocks, vectors } = TILES[name];
+  return [down * blocks * 4, across * vectors * 4];
+}
+
+/** Whether tiles of that height have little beyond the last row, where they work for nothing. */
+function fills(height: number, M: number): boolean {
+  return Math.ceil(M / height) * height <= M * 1.25;
 }
 
 /** Bytes of four numbers in a row. */
