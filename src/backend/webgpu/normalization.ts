@@ -11,6 +11,12 @@ import type { Constants } from "./template.ts";
 /** Columns of one workgroup of a sum over rows. */
 const COLUMNS = 32;
 
+/** The variant of a sum over so many rows: where they are many and the device has them, 1024 threads to a workgroup. */
+function columnSums({ device: { limits } }: Gpu, rows: number): Constants {
+  const large = limits.maxComputeInvocationsPerWorkgroup >= 1024 && limits.maxComputeWorkgroupSizeX >= 1024;
+  return { DEPTH: large && rows >= 512 ? 32 : 8 };
+}
+
 /** The variant of a kernel that holds a row of C elements in registers, and W, how many it takes them for. */
 function rows(C: number): { W: number; constants: Constants } {
   const VECTORS = C % 4 === 0;
@@ -66,6 +72,7 @@ export function layerNormBackward(gpu: Gpu, args: K.LayerNormBackwardArgs): void
       { ...forward, dWeight: dWeight && slice(dWeight), dBias: dBias && slice(dBias) },
       { rows: T, columns: C, wantsWeight: Number(!!dWeight), wantsBias: Number(!!dBias) },
       [Math.ceil(C / COLUMNS), 1],
+      columnSums(gpu, T),
     );
   }
 }
@@ -74,5 +81,5 @@ export function layerNormBackward(gpu: Gpu, args: K.LayerNormBackwardArgs): void
 export function sumRows(gpu: Gpu, { x, out }: K.SumRowsArgs): void {
   const [rows, columns] = x.shape;
   const bindings = { x: slice(x), out: slice(out) };
-  gpu.run("sum_rows", bindings, { rows, columns }, [Math.ceil(columns / COLUMNS), 1]);
+  gpu.run("sum_rows", bindings, { rows, columns }, [Math.ceil(columns / COLUMNS), 1], columnSums(gpu, rows));
 }
