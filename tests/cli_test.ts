@@ -3,6 +3,7 @@
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { commands } from "../src/cli/commands.ts";
+import { VERSION } from "../src/version.ts";
 import { fixture, inTempDir, MODEL, type Outcome, refused, whet, writeExchanges } from "./support/cli.ts";
 
 /** The one JSON object that is all of standard output. */
@@ -28,6 +29,11 @@ Deno.test("help tells the commands, and of each its flags and permissions, on st
     assertStringIncludes(stdout, "permissions: ");
     for (const flag of Object.keys(flags)) assertMatch(stdout, new RegExp(`^  --${flag}( |$)`, "m"));
   }
+});
+
+Deno.test("--version tells Whet's version and Deno's", async () => {
+  const { code, stdout } = await whet(["--version"], { permissions: [] });
+  assertEquals([code, stdout], [0, `whet ${VERSION} (deno ${Deno.version.deno})\n`]);
 });
 
 Deno.test("wrong usage is one line and exit status 2, before anything is loaded", async () => {

@@ -4,6 +4,7 @@
  * @module
  */
 import { WhetError } from "../errors.ts";
+import { VERSION } from "../version.ts";
 import { type Command, commands } from "./commands.ts";
 import { describeFlags, parseFlags, UsageError } from "./flags.ts";
 import { Interrupted } from "./interrupt.ts";
@@ -29,6 +30,10 @@ export async function main(args: readonly string[]): Promise<number> {
       printLine(helpForAll());
       return name === undefined ? 2 : 0;
     }
+    if (name === "--version" || name === "-V") {
+      printLine(`whet ${VERSION} (deno ${Deno.version.deno})`);
+      return 0;
+    }
     const command = Object.hasOwn(commands, name) ? commands[name] : null;
     if (!command) {
       throw new UsageError(`unknown command ${name}; there are ${Object.keys(commands).join(", ")}`);
@@ -40,7 +45,7 @@ export async function main(args: readonly string[]): Promise<number> {
     const values = parseFlags(command.flags, rest);
     const run = await command.load();
     const result = await run(values);
-    if (values.json) printLine(JSON.stringify(result));
+    if (values.json && result !== undefined) printLine(JSON.stringify(result));
     return 0;
   } catch (error) {
     return report(error, name);
@@ -86,7 +91,7 @@ function oneLine(text: string): string {
 
 function helpForAll(): string {
   const lines = Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`);
-  return `${INTRODUCTION}${lines.join("\n")}\n\nwhet COMMAND --help lists a command's flags`;
+  return `${INTRODUCTION}${lines.join("\n")}\n\nwhet COMMAND --help lists a command's flags; whet --version tells the version`;
 }
 
 function helpFor(name: string, command: Command): string {
