@@ -9,7 +9,8 @@ import { WhetError } from "../../errors.ts";
 import type { BackendStats } from "../../tensor/backend.ts";
 import type { GpuOptions } from "./gpu.ts";
 import { WGSL } from "./kernels.gen.ts";
-import type { Call, Failure, FromWorker, Method, Opened, ToWorker } from "./messages.ts";
+import type { Call, Failure, FromWorker, Method, Numbers, Opened, ToWorker } from "./messages.ts";
+import { watch } from "./worker_end.ts";
 
 /** Bytes of data that go over at once, about: what the worker has not got yet lies in memory twice. */
 const MOST_BYTES = 8 << 20;
@@ -33,6 +34,8 @@ interface Question {
  */
 export async function openLink(options: GpuOptions): Promise<[Link, Opened]> {
   const worker = await startWorker();
+  const state = new Int32Array(new SharedArrayBuffer(8));
+  watch(worker, state);
   try {
     const opened = await new Promise<Opened>((resolve, reject) => {
       worker.on("error", (error) => reject(crashed(error)));
@@ -41,12 +44,12 @@ export async function openLink(options: GpuOptions): Promise<[Link, Opened]> {
         if ("opened" in message) resolve(message.opened);
         else if ("failed" in message) reject(errorOf(message.failed));
       });
-      post(worker, { open: options, sources: WGSL });
+      post(worker, { open: options, sources: WGSL, state });
     });
-    worker.removeAllListeners();
     return [new Link(worker), opened];
   } catch (error) {
-    worker.terminate();
+    worker.unref();
+    post(worker, { close: true });
     throw error;
   }
 }
@@ -121,11 +124,12 @@ export class Link implements Disposable {
   }
 
   /** A copy for the next call to hand over, for the caller may change his own. */
-  copy<Data extends Float32Array | Uint32Array | Uint8Array>(data: Data): Data {
-    const copy = data.slice() as Data;
-    if (copy.byteLength >= WORTH_TRANSFER) this.#transfer.push(copy.buffer as ArrayBuffer);
-    this.#bytes += copy.byteLength;
-    return copy;
+  copy(data: Float32Array | Uint32Array | Uint8Array): Numbers {
+    const { buffer } = data.slice();
+    if (buffer.byteLength >= WORTH_TRANSFER) this.#transfer.push(buffer);
+    this.#bytes += buffer.byteLength;
+    const numbers = data instanceof Float32Array ? "f32" : data instanceof Uint32Array ? "u32" : "u8";
+    return { numbers, buffer };
   }
 
   /** Hands over what is recorded. */
@@ -156,15 +160,15 @@ export class Link implements Disposable {
     this.#questions.clear();
   }
 
-  /** Ends the worker, whatever it is at; its device and memory go with it. */
+  /** Frees the device and its memory once what was called is done; the worker ends by itself. */
   [Symbol.dispose](): void {
     if (this.#disposed) return;
     this.#disposed = true;
     this.#failed(new WhetError("disposed", "this WebGPU backend was disposed"));
     this.#calls = [];
     this.#transfer = [];
-    this.#worker.removeAllListeners();
-    this.#worker.terminate();
+    this.#worker.unref();
+    post(this.#worker, { close: true });
   }
 }
 

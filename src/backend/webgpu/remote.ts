@@ -160,7 +160,7 @@ class RemoteBackend implements K.Backend {
     this.#link.check();
     checkStored(stored);
     const { rows, columns, format, axis, codes, scales, minima } = stored;
-    const copy: StoredMatrix = {
+    const copy = {
       ...{ rows, columns, format, axis, codes: this.#link.copy(codes) },
       ...{ scales: scales && this.#link.copy(scales), minima: minima && this.#link.copy(minima) },
     };

@@ -12,15 +12,23 @@ import { findAdapter, missingAdapter } from "./adapter.ts";
 import { createWebGpuBackend } from "./backend.ts";
 import type { GpuOptions } from "./gpu.ts";
 import { WGSL } from "./kernels.gen.ts";
-import type { Call, Failure, FromWorker, Opened, Reference, ToWorker } from "./messages.ts";
+import type { Call, Failure, FromWorker, Numbers, Opened, Reference, ToWorker } from "./messages.ts";
+import { endSoon, halt } from "./worker_end.ts";
 
 const port = parentPort!;
 const memories = new Map<number, Matrix>();
-let backend: Backend;
+let backend: Backend; // once it is open
+let state: Int32Array;
 let fault: Failure | undefined;
 
 port.on("message", (message: ToWorker) => {
   if ("calls" in message) return runAll(message.calls);
+  if ("halt" in message) return halt(state);
+  if ("close" in message) {
+    backend?.[Symbol.dispose]();
+    return endSoon(state);
+  }
+  state = message.state;
   Object.assign(WGSL, message.sources);
   open(message.open).then((opened) => tell({ opened }), (error) => tell({ failed: failureOf(error) }));
 });
@@ -74,12 +82,11 @@ async function answer(call: Call, question: number): Promise<void> {
   }
 }
 
-/** References, alone or in an object, become what they refer to. */
+/** References and numbers, alone or in an object, become what they stand for. */
 function decode(value: unknown): unknown {
-  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || Array.isArray(value)) {
-    return value;
-  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
   if ("memory" in value) return matrixOf(value as Reference);
+  if ("numbers" in value) return arrayOf(value as Numbers);
   return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, decode(part)]));
 }
 
@@ -88,6 +95,10 @@ function matrixOf({ memory, view }: Reference): Matrix {
   if (!whole) throw new WhetError("backend", "a tensor or packed weight was used after it was freed");
   if (!view || whole instanceof PackedMatrix) return whole;
   return new Tensor(view.shape, view.dtype, whole.memory, whole.offset + view.offset);
+}
+
+function arrayOf({ numbers, buffer }: Numbers): Float32Array | Uint32Array | Uint8Array {
+  return new { f32: Float32Array, u32: Uint32Array, u8: Uint8Array }[numbers](buffer);
 }
 
 /** What of an answer need not be copied. */
