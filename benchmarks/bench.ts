@@ -25,6 +25,7 @@ import { dialogues } from "./work/dialogues.ts";
 import { decoding, prefill } from "./work/generation.ts";
 import { lora, loraMemory } from "./work/lora.ts";
 import { matmul, matmulSingle } from "./work/matmul.ts";
+import { reward, rewardMemory } from "./work/reward.ts";
 
 /** All works, in the order of the table. */
 const WORKS: readonly ((context: Context) => Work)[] = [
@@ -37,6 +38,8 @@ const WORKS: readonly ((context: Context) => Work)[] = [
   prefill,
   start,
   memory,
+  reward,
+  rewardMemory,
 ];
 
 const root = fileURLToPath(new URL("../", import.meta.url));

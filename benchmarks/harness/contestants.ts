@@ -87,3 +87,32 @@ export class Answering implements Entrant {
     return this.process[Symbol.asyncDispose]();
   }
 }
+
+/**
+ * Each run is a process of its own, of which the peak memory is taken.
+ *
+ * @param prepare Makes the files that it takes, before the first run.
+ * @param open Starts it.
+ * @param times How often its job is run.
+ */
+export async function peakAnew(
+  context: Context,
+  prepare: () => Promise<unknown>,
+  open: (context: Context) => Promise<Answering>,
+  times: number,
+): Promise<Entrant> {
+  await prepare();
+  let version: string | undefined;
+  return {
+    get version() {
+      return version;
+    },
+    async run() {
+      await using process = await open(context);
+      version = process.version;
+      for (let i = 0; i < times; i++) await process.run();
+      return { amount: await process.peakMemory() / 1e6, seconds: 1 };
+    },
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+}

@@ -24,6 +24,14 @@ export interface DialogueFiles {
   tokens: number;
 }
 
+/** Prompts and answers, and their tokens. */
+export interface RewardPairs {
+  /** As text, for Whet. */
+  pairs: { prompt: string; response: string }[];
+  /** As tokens, for others. */
+  ids: number[][];
+}
+
 /** The files, and how they are made. */
 export class Files implements AsyncDisposable {
   readonly #folder: string;
@@ -74,6 +82,22 @@ export class Files implements AsyncDisposable {
     );
     const examples: { tokens: number[] }[] = JSON.parse(await Deno.readTextFile(encoded));
     return { jsonl, encoded, tokens: examples.reduce((sum, { tokens }) => sum + tokens.length, 0) };
+  }
+
+  /** A DeBERTa-v3 large (24 layers, 1024 wide, 128,100 tokens) of random weights that gives one score, f32. */
+  reward(): Promise<string> {
+    return this.#make("reward", (path) => ["reward", path, this.options.quick ? "2" : "24"]);
+  }
+
+  /** Prompts and answers of the data of about 200 tokens, by that model's tokenizer. */
+  async rewardPairs(count: number): Promise<RewardPairs> {
+    const model = await this.reward();
+    const { data } = this.options;
+    return JSON.parse(
+      await Deno.readTextFile(
+        await this.#make(`pairs-${count}.json`, (path) => ["pairs", data, model, path, `${count}`]),
+      ),
+    );
   }
 
   /** Removes them. */

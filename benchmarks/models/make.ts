@@ -6,6 +6,8 @@
  *     make.ts gguf MODEL FILE q8_0                the model for llama.cpp
  *     make.ts onnx MODEL DIRECTORY                the model for transformers.js
  *     make.ts dialogues DATA JSONL JSON COUNT     the first dialogues that fit the window; and as tokens
+ *     make.ts reward DIRECTORY LAYERS             a DeBERTa-v3 large of random weights in f32, with one label
+ *     make.ts pairs DATA MODEL JSON COUNT         its prompts and answers of 150 to 250 tokens; and as tokens
  *
  * @module
  */
@@ -15,6 +17,10 @@ import { GPT2 } from "../../src/gpt2.ts";
 import { Lora } from "../../src/model/lora.ts";
 import type { WeightFormat } from "../../src/tensor/tensor.ts";
 import { gpt2Tokenizer } from "../../src/text/tokenizers.ts";
+import { openRepository } from "../../src/format/source.ts";
+import { selectPairs } from "../../src/score/pairs.ts";
+import { loadUnigramTokenizer } from "../../src/text/unigram.ts";
+import { writeReward } from "./reward.ts";
 import type { GgufType } from "./gguf.ts";
 import { gpt2Gguf } from "./gpt2_gguf.ts";
 import { gpt2Onnx } from "./gpt2_onnx.ts";
@@ -55,6 +61,18 @@ const KINDS: Record<string, (...args: string[]) => Promise<void>> = {
     }
     await Deno.writeTextFile(jsonl, chosen.join("\n") + "\n");
     await Deno.writeTextFile(json, JSON.stringify(encoded));
+  },
+  reward: writeReward,
+  async pairs(data, model, json, count) {
+    const tokenizer = await loadUnigramTokenizer(await openRepository(model));
+    const found = [];
+    for (const { prompt, response } of selectPairs(await Array.fromAsync(await Dialogues.load(data))).pairs) {
+      const { ids, dropped } = tokenizer.encodePair(prompt, response);
+      if (dropped === 0 && ids.length >= 150 && ids.length <= 250) found.push({ prompt, response, ids });
+      if (found.length === Number(count)) break;
+    }
+    const pairs = found.map(({ prompt, response }) => ({ prompt, response }));
+    await Deno.writeTextFile(json, JSON.stringify({ pairs, ids: found.map(({ ids }) => ids) }));
   },
 };
 

@@ -7,7 +7,7 @@ import time
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -139,7 +139,50 @@ class Generate:
         return torch.log_softmax(logits.float(), -1)[question["candidates"]].tolist()
 
 
-JOBS = {"lora": Lora, "dialogues": Dialogues, "generate": Generate}
+class Reward:
+    """transformers' DeBERTa scores pairs: sorted by length, so many at a time as are fastest here, padded to the longest of
+    them."""
+
+    def __init__(self, job):
+        torch.set_num_threads(job["threads"])
+        self.model = AutoModelForSequenceClassification.from_pretrained(job["model"], dtype=DTYPES[job["dtype"]]).eval()
+        self.ids = job["ids"]
+        self.order = sorted(range(len(self.ids)), key=lambda i: len(self.ids[i]))
+        self.size = max((1, 2, 4, 8), key=self.speed)
+        self.version = f"transformers {transformers.__version__}, PyTorch {torch.__version__}, padded batches of {self.size}"
+        self.scores = [0.0] * len(self.ids)
+
+    def batch(self, indices):
+        """Its scores."""
+        length = max(len(self.ids[i]) for i in indices)
+        pad = lambda values, value: values + [value] * (length - len(values))
+        ids = torch.tensor([pad(self.ids[i], 0) for i in indices])
+        mask = torch.tensor([pad([1] * len(self.ids[i]), 0) for i in indices])
+        with torch.inference_mode():
+            return self.model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
+
+    def speed(self, size):
+        """Pairs per second of a batch of middling length."""
+        middle = len(self.order) // 2
+        indices = self.order[middle : middle + size]
+        self.batch(indices)
+        begin = time.perf_counter()
+        self.batch(indices)
+        return len(indices) / (time.perf_counter() - begin)
+
+    def run(self):
+        begin = time.perf_counter()
+        for at in range(0, len(self.order), self.size):
+            indices = self.order[at : at + self.size]
+            for i, score in zip(indices, self.batch(indices)):
+                self.scores[i] = score
+        return {"amount": len(self.ids), "seconds": time.perf_counter() - begin}
+
+    def check(self, _):
+        return self.scores
+
+
+JOBS = {"lora": Lora, "dialogues": Dialogues, "generate": Generate, "reward": Reward}
 
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()

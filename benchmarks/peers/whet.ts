@@ -8,13 +8,21 @@ import { Dialogues } from "../../src/data/dialogues.ts";
 import { GPT2 } from "../../src/gpt2.ts";
 import { Lora } from "../../src/model/lora.ts";
 import type { WeightFormat } from "../../src/tensor/tensor.ts";
+import { RewardModel } from "../../src/score/reward.ts";
+import type { ScoredPair } from "../../src/score/scorer.ts";
 import { train } from "../../src/train/trainer.ts";
 import { VERSION } from "../../src/version.ts";
 import { MATMUL } from "../harness/inputs.ts";
 import { type Job, serve, type Session } from "../harness/serve.ts";
 import { matmulSession, operands } from "./matmul.ts";
 
-const JOBS: Record<string, (job: Job) => Promise<Session>> = { matmul, lora, dialogues, generate };
+const JOBS: Record<string, (job: Job) => Promise<Session>> = {
+  matmul,
+  lora,
+  dialogues,
+  generate,
+  reward,
+};
 
 await serve(async (job) => ({ ...await JOBS[job.job](job), version: `Whet ${VERSION}` }));
 
@@ -123,4 +131,22 @@ async function generate(job: Job): Promise<Session> {
 
 function load({ model, weights, threads }: Job): Promise<GPT2> {
   return GPT2.load(String(model), { backend: "wasm", weights: weights as WeightFormat, threads });
+}
+
+/** The scores of all pairs. */
+async function reward(job: Job): Promise<Session> {
+  const { threads, weights } = job;
+  const model = await RewardModel.load(String(job.model), {
+    ...{ backend: "wasm", threads, weights: weights as WeightFormat },
+  });
+  const pairs = job.pairs as ScoredPair[];
+  let scores: number[] = [];
+  return {
+    async run() {
+      const begin = performance.now();
+      scores = [...await model.score(pairs)];
+      return { amount: pairs.length, seconds: (performance.now() - begin) / 1000 };
+    },
+    check: () => Promise.resolve(scores),
+  };
 }

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { type Answering, pytorch, whet } from "../harness/contestants.ts";
+import { type Answering, peakAnew, pytorch, whet } from "../harness/contestants.ts";
 import { tokens } from "../harness/inputs.ts";
-import type { Contestant, Context, Entrant, Work } from "../harness/work.ts";
+import type { Contestant, Context, Work } from "../harness/work.ts";
 
 /** How far the first steps' losses may be from Whet's in f32, by how the base is stored. */
 const TOLERANCES: readonly (readonly [RegExp, number])[] = [
@@ -60,7 +60,10 @@ export function loraMemory(): Work {
     better: "less",
     ratio: "whet/other",
     warmups: 0,
-    contestants: names.map((name): Contestant => ({ name, open: (context) => anew(context, OPEN[name]) })),
+    contestants: names.map((name): Contestant => ({
+      name,
+      open: (context) => peakAnew(context, () => jobOf(context), OPEN[name], 2),
+    })),
     comparisons: [
       { whet: "Whet f32", beside: "PyTorch + PEFT fp32", target: 0.6 },
       { whet: "Whet q8", beside: "PyTorch + PEFT fp32" },
@@ -83,24 +86,5 @@ async function jobOf({ files, quick }: Context) {
     model: await files.model(),
     adapter: await files.adapter(),
     sequences: Array.from({ length: B }, (_, b) => tokens(T, b)),
-  };
-}
-
-/** Each run is a process of its own. */
-async function anew(context: Context, open: (context: Context) => Promise<Answering>): Promise<Entrant> {
-  // Not opened before the first run, but its files are made.
-  await jobOf(context);
-  let version: string | undefined;
-  return {
-    get version() {
-      return version;
-    },
-    async run() {
-      await using process = await open(context);
-      version = process.version;
-      for (let step = 0; step < 2; step++) await process.run();
-      return { amount: await process.peakMemory() / 1e6, seconds: 1 };
-    },
-    [Symbol.asyncDispose]: () => Promise.resolve(),
   };
 }
