@@ -4,7 +4,7 @@
 //#import index
 //#import reduce
 
-const THREADS = 256u;
+const THREADS = u32($THREADS);
 
 struct Params {
   N: u32,

@@ -1,4 +1,4 @@
-// partials[first + group] = Σ x² over every groups-th block of 256; `sum_partials` adds them up.
+// partials[first + group] = Σ x² over every groups-th block of 1024; `sum_partials` adds them up.
 //#import reduce
 
 const THREADS = 256u;
@@ -19,12 +19,17 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   var sum = 0.0;
-  for (var i = group.x * THREADS + thread; i < p.length; i += groups.x * THREADS) {
+  for (var i = group.x * THREADS * 4 + thread; i < p.length; i += groups.x * THREADS * 4) {
+    //#for j in 0..4
+    if (i + $j * THREADS < p.length) {
+      let x$j = x[i + $j * THREADS];
 //#if VECTORS
-    sum += dot(x[i], x[i]);
+      sum += dot(x$j, x$j);
 //#else
-    sum += x[i] * x[i];
+      sum += x$j * x$j;
 //#end
+    }
+    //#end
   }
   sum = sumAcross(thread, sum);
   if (thread == 0) {

@@ -6,6 +6,7 @@
 import { WhetError } from "../../errors.ts";
 import { CACHE_BLOCK, type CachedAttentionArgs } from "../../tensor/backend.ts";
 import { held, TILE, tiledVariant } from "./attention.ts";
+import { runsLargeGroups } from "./features.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
 import { slice } from "./slices.ts";
@@ -91,8 +92,6 @@ export function cachedAttention(gpu: Gpu, args: CachedAttentionArgs): void {
 }
 
 /** Threads of a workgroup that goes through a whole context: 28 bytes of workgroup memory for each, and 1 KiB. */
-function threads({ device: { limits } }: Gpu, positions: number): number {
-  const large = limits.maxComputeInvocationsPerWorkgroup >= 1024 && limits.maxComputeWorkgroupSizeX >= 1024;
-  const most = large && limits.maxComputeWorkgroupStorageSize >= 30 << 10 ? 1024 : 256;
-  return Math.min(most, 2 ** Math.floor(Math.log2(positions)));
+function threads({ device }: Gpu, positions: number): number {
+  return Math.min(runsLargeGroups(device, 29 << 10) ? 1024 : 256, 2 ** Math.floor(Math.log2(positions)));
 }

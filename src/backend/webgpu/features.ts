@@ -25,6 +25,12 @@ export const NO_FEATURES: GpuFeatures = {
   enablesSubgroups: false,
 };
 
+/** Whether a device runs workgroups of 1024 threads, with so many bytes of memory to share. */
+export function runsLargeGroups({ limits }: GPUDevice, bytes: number): boolean {
+  return limits.maxComputeInvocationsPerWorkgroup >= 1024 && limits.maxComputeWorkgroupSizeX >= 1024 &&
+    limits.maxComputeWorkgroupStorageSize >= bytes;
+}
+
 /** An adapter's device with all limits and those features that it grants. */
 export async function requestDevice(adapter: GPUAdapter): Promise<GPUDevice> {
   const requiredLimits: Record<string, number> = {};

@@ -4,6 +4,7 @@
  * @module
  */
 import type * as K from "../../tensor/backend.ts";
+import { runsLargeGroups } from "./features.ts";
 import type { Gpu } from "./gpu.ts";
 import { slice } from "./slices.ts";
 import type { Constants } from "./template.ts";
@@ -12,9 +13,8 @@ import type { Constants } from "./template.ts";
 const COLUMNS = 32;
 
 /** The variant of a sum over so many rows: where they are many and the device has them, 1024 threads to a workgroup. */
-function columnSums({ device: { limits } }: Gpu, rows: number): Constants {
-  const large = limits.maxComputeInvocationsPerWorkgroup >= 1024 && limits.maxComputeWorkgroupSizeX >= 1024;
-  return { DEPTH: large && rows >= 512 ? 32 : 8 };
+function columnSums({ device }: Gpu, rows: number): Constants {
+  return { DEPTH: rows >= 512 && runsLargeGroups(device, 8192) ? 32 : 8 };
 }
 
 /** The variant of a kernel that holds a row of C elements in registers, and W, how many it takes them for. */

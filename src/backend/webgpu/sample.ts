@@ -5,6 +5,7 @@
  */
 import type * as K from "../../tensor/backend.ts";
 import { SLICE_ALIGNMENT } from "../../tensor/tensor.ts";
+import { runsLargeGroups } from "./features.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
 import { slice } from "./slices.ts";
@@ -34,10 +35,7 @@ export function sample(gpu: Gpu, { logits, rows, seen, tokens, logProbs }: K.Sam
     floats[n * ROW + 4] = draw;
     words[n * ROW + 5] = slot;
   });
-  const { limits } = gpu.device;
-  const large = V > LARGE && limits.maxComputeInvocationsPerWorkgroup >= 1024 &&
-    limits.maxComputeWorkgroupSizeX >= 1024 && limits.maxComputeWorkgroupStorageSize >= LARGE_BYTES;
-  const BITS = large ? 10 : 8;
+  const BITS = V > LARGE && runsLargeGroups(gpu.device, LARGE_BYTES) ? 10 : 8;
   const parts = Math.ceil(V / STRETCH);
   const half = Math.min(16, 31 - Math.floor(Math.log2(V)));
   const atOnce = Math.max(1, Math.floor(gpu.maxBindingBytes / 4 / V / SLICE_ALIGNMENT)) * SLICE_ALIGNMENT;
