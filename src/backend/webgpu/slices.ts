@@ -43,27 +43,29 @@ export function byteLength(shape: readonly number[], dtype: DType): number {
  */
 export function slice(tensor: Tensor, first = 0, length: number = tensor.length - first): Slice {
   const allocation = tensor.memory as Allocation;
-  const offset = (tensor.offset + first) * 4;
-  const what = `a tensor [${tensor.shape}] at ${tensor.offset}`;
-  if (!allocation?.live) throw new WhetError("backend", `${what} is used, but not in this device's memory`);
-  if ((tensor.offset + first) % SLICE_ALIGNMENT) {
-    throw new WhetError("backend", `${what} is bound at ${tensor.offset + first}, no multiple of 64`);
-  }
-  const { block } = allocation;
-  if (tensor.dtype === "f16") {
-    if (offset || length !== tensor.length) throw new WhetError("backend", `${what} of halves has no parts`);
-    return { block, offset, bytes: byteLength(tensor.shape, "f16") };
-  }
-  if (offset + length * 4 > block.bytes) throw new WhetError("backend", `${what} exceeds its memory`);
-  return { block, offset, bytes: length * 4 };
+  const at = tensor.offset + first;
+  const { block } = allocation ?? {};
+  const halves = tensor.dtype === "f16";
+  const bytes = halves ? byteLength(tensor.shape, "f16") : length * 4;
+  const wrong = !allocation?.live
+    ? "is used, but not in this device's memory"
+    : at % SLICE_ALIGNMENT
+    ? `is bound at ${at}, no multiple of 64`
+    : halves && (at || length !== tensor.length)
+    ? "of halves has no parts"
+    : at * 4 + bytes > block.bytes
+    ? "exceeds its memory"
+    : null;
+  if (wrong) throw new WhetError("backend", `a tensor [${tensor.shape}] at ${tensor.offset} ${wrong}`);
+  return { block, offset: at * 4, bytes };
 }
 
 /** What a kernel binds, in the order of its bindings. */
 export interface Resolved {
   /** A stretch for each binding. */
   readonly slices: readonly Slice[];
-  /** Which of them share a buffer that is written to. */
-  readonly shared: readonly boolean[];
+  /** Which of them share a buffer that is written to; null if none does. */
+  readonly shared: readonly boolean[] | null;
 }
 
 /** Bind groups by kernel and memory, made once. */
@@ -96,29 +98,35 @@ export class BindGroups {
    * @throws {WhetError} `resource` if one is too large; `backend` if an output overlaps something else.
    */
   resolve(kernel: Kernel, bindings: Bindings, params: Params): Resolved {
-    const slices = kernel.bindings.map(({ name, writes }): Slice => {
-      const given = bindings[name];
-      if (!given) return { block: writes ? this.sink : this.nothing, offset: 0, bytes: 256 };
-      if (given.bytes <= this.limit) return given;
-      throw new WhetError(
-        "resource",
-        `${describe(kernel.name, params)}: ${name} has ${mebibytes(given.bytes)}, but this GPU lets a ` +
-          `kernel see ${mebibytes(this.limit)} at once; take a smaller batch or sequence length`,
-      );
-    });
-    const shared = slices.map((a, i) =>
-      slices.some((b, j) => {
-        if (i === j || a.block !== b.block) return false;
-        if (!kernel.bindings[i].writes && !kernel.bindings[j].writes) return false;
-        const apart = a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset;
-        if (apart || a.block === this.sink) return true;
-        const names = `${kernel.bindings[i].name} and ${kernel.bindings[j].name}`;
+    const declared = kernel.bindings;
+    const slices: Slice[] = [];
+    let shared: boolean[] | null = null;
+    for (const [i, { name, writes }] of declared.entries()) {
+      const a = bindings[name] ?? { block: writes ? this.sink : this.nothing, offset: 0, bytes: 256 };
+      if (a.bytes > this.limit) {
         throw new WhetError(
-          "backend",
-          `${describe(kernel.name, params)}: ${names} overlap in memory, and one is written to`,
+          "resource",
+          `${describe(kernel.name, params)}: ${name} has ${mebibytes(a.bytes)}, but this GPU lets a ` +
+            `kernel see ${mebibytes(this.limit)} at once; take a smaller batch or sequence length`,
         );
-      })
-    );
+      }
+      for (let j = 0; j < i; j++) {
+        const b = slices[j];
+        if (a.block !== b.block || !(writes || declared[j].writes)) continue;
+        const apart = a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset;
+        if (!apart && a.block !== this.sink) {
+          throw new WhetError(
+            "backend",
+            `${describe(kernel.name, params)}: ${
+              declared[j].name
+            } and ${name} overlap in memory, and one is written to`,
+          );
+        }
+        shared ??= declared.map(() => false);
+        shared[i] = shared[j] = true;
+      }
+      slices.push(a);
+    }
     return { slices, shared };
   }
 
@@ -126,16 +134,18 @@ export class BindGroups {
   get(kernel: Kernel, { slices, shared }: Resolved): GPUBindGroup {
     // Bound to the end of the buffer, a group serves every length; only a buffer that is also bound for
     // writing is bound exactly, for writable ranges must not overlap.
-    const sizes = slices.map(({ block, offset, bytes }, i) =>
-      shared[i] ? Math.max(bytes, 4) : Math.min(block.bytes - offset, this.limit)
-    );
+    const sizeOf = ({ block, offset, bytes }: Slice, i: number) =>
+      shared?.[i] ? Math.max(bytes, 4) : Math.min(block.bytes - offset, this.limit);
     let key = "";
-    slices.forEach(({ block, offset }, i) => {
-      key += shared[i] ? `${block.id}+${offset}:${sizes[i]} ` : `${block.id}+${offset} `;
-    });
+    for (let i = 0; i < slices.length; i++) {
+      const { block, offset } = slices[i];
+      key += `${block.id}+${offset} `;
+      if (shared?.[i]) key += `:${sizeOf(slices[i], i)} `;
+    }
     const known = kernel.groups.get(key);
     if (known) return known;
     if (this.#held >= MAX_GROUPS) this.#forgetAll();
+    const sizes = slices.map(sizeOf);
     const entries = slices.map(({ block, offset }, i) => ({
       binding: kernel.bindings[i].index,
       resource: { buffer: block.buffer, offset, size: sizes[i] },
