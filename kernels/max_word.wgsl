@@ -4,10 +4,10 @@ var<workgroup> largest: array<u32, THREADS>;
 
 fn maxWord(thread: u32, value: u32) -> u32 {
 //#if SUBGROUPS
-  let lane = subgroupExclusiveAdd(1u);
-  let width = subgroupAdd(1u);
   largest[thread] = subgroupMax(value);
   workgroupBarrier();
+  let lane = subgroupExclusiveAdd(1u);
+  let width = subgroupAdd(1u);
   var most = largest[lane];
   for (var i = lane + width; i < THREADS; i += width) {
     most = max(most, largest[i]);

@@ -8,14 +8,15 @@ var<workgroup> partials: array<vec2f, THREADS>;
 //#if SUBGROUPS
 
 // Whatever subgroups there are, however many threads each has and whichever: every thread leaves its subgroup's result,
-// of a sum the first alone; then each subgroup goes through all that was left.
+// of a sum the first alone; then each subgroup goes through all that was left. Threads that come out of a loop at different
+// times may make several subgroups of one until the barrier: lanes are counted anew behind it.
 
 fn sumAcross(thread: u32, value: f32) -> f32 {
+  let own = subgroupAdd(value);
+  partial[thread] = select(0.0, own, subgroupExclusiveAdd(1u) == 0);
+  workgroupBarrier();
   let lane = subgroupExclusiveAdd(1u);
   let width = subgroupAdd(1u);
-  let own = subgroupAdd(value);
-  partial[thread] = select(0.0, own, lane == 0);
-  workgroupBarrier();
   var sum = 0.0;
   for (var i = lane; i < THREADS; i += width) {
     sum += partial[i];
@@ -25,10 +26,10 @@ fn sumAcross(thread: u32, value: f32) -> f32 {
 }
 
 fn maxAcross(thread: u32, value: f32) -> f32 {
-  let lane = subgroupExclusiveAdd(1u);
-  let width = subgroupAdd(1u);
   partial[thread] = subgroupMax(value);
   workgroupBarrier();
+  let lane = subgroupExclusiveAdd(1u);
+  let width = subgroupAdd(1u);
   var largest = partial[lane];
   for (var i = lane + width; i < THREADS; i += width) {
     largest = max(largest, partial[i]);
@@ -39,11 +40,11 @@ fn maxAcross(thread: u32, value: f32) -> f32 {
 //#if PAIRS
 
 fn sumPairsAcross(thread: u32, value: vec2f) -> vec2f {
+  let own = subgroupAdd(value);
+  partials[thread] = select(vec2f(), own, subgroupExclusiveAdd(1u) == 0);
+  workgroupBarrier();
   let lane = subgroupExclusiveAdd(1u);
   let width = subgroupAdd(1u);
-  let own = subgroupAdd(value);
-  partials[thread] = select(vec2f(), own, lane == 0);
-  workgroupBarrier();
   var sum = vec2f();
   for (var i = lane; i < THREADS; i += width) {
     sum += partials[i];
