@@ -1,7 +1,7 @@
 /**
- * `deno task build`: compiles `wasm/` (AssemblyScript) and embeds the modules, `kernels/` (WGSL), and the sources of both
- * backends' workers, as constants in TypeScript, so that the library needs no file of its own when it runs. With `--check`
- * nothing is written: exit status 1 names each embedded file that is out of step with its sources.
+ * `deno task build`: compiles `wasm/` (AssemblyScript) and embeds the modules, `kernels/` (WGSL), the sources of both
+ * backends' workers, and the server's page, as constants in TypeScript, so that the library needs no file of its own when
+ * it runs. With `--check` nothing is written: exit status 1 names each embedded file that is out of step with its sources.
  *
  * @module
  */
@@ -164,6 +164,33 @@ function wgslConstants(): string {
   return lines.join("\n");
 }
 
+/** `src/serve/page/` as one HTML text, without indentation and comments. */
+function pageConstants(): string {
+  const read = (name: string) => Deno.readTextFileSync(new URL(`src/serve/page/${name}`, root));
+  const plain = (text: string) =>
+    text.split("\n").map((line) => line.trim()).filter((line) => line && !/^(\/\/|\/\*\*.*\*\/$)/.test(line))
+      .join("\n");
+  const script = plain(read("page.js"));
+  if (script.includes("</script")) throw new Error("src/serve/page/page.js: it would end its own element");
+  const page = plain(read("page.html"))
+    .replace('<link rel="stylesheet" href="page.css">', () => `<style>\n${plain(read("page.css"))}\n</style>`)
+    .replace(
+      '<script type="module" src="page.js"></script>',
+      () => `<script type="module">\n${script}\n</script>`,
+    );
+  if (page.includes("page.css") || page.includes("page.js")) {
+    throw new Error("src/serve/page/page.html: its style or script is named in another way than expected");
+  }
+  return [
+    "// Written by `deno task build` out of src/serve/page/; do not edit.",
+    "/** The page at `/`. @module */",
+    "",
+    "/** The page, with its style and script in it. */",
+    `export const PAGE: string = ${JSON.stringify(page + "\n")};`,
+    "",
+  ].join("\n");
+}
+
 function current(path: string): string | undefined {
   try {
     return Deno.readTextFileSync(new URL(path, root));
@@ -179,6 +206,7 @@ if (import.meta.main) {
     "src/backend/wasm/worker.gen.ts": workerConstants(),
     "src/backend/webgpu/kernels.gen.ts": wgslConstants(),
     "src/backend/webgpu/worker.gen.ts": await gpuWorkerConstants(),
+    "src/serve/page.gen.ts": pageConstants(),
   };
   let stale = 0;
   for (const [path, text] of Object.entries(outputs)) {
