@@ -61,14 +61,6 @@ Deno.test("wrong usage is one line and exit status 2, before anything is loaded"
   assertStringIncludes(stdout, "commands:");
 });
 
-Deno.test("what is not built yet says so and fails", async () => {
-  const missing: [string[], RegExp][] = [
-    [["serve", "--model", "nano"], /^whet: serve is not built yet; /],
-    [["serve"], /^whet: serve is not built yet; /],
-  ];
-  await Promise.all(missing.map(([args, message]) => refused(args, { code: 1, message })));
-});
-
 Deno.test("generate streams text; with --json one object; --quiet says nothing more", async () => {
   const args = [
     "generate",

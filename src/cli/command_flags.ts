@@ -294,11 +294,82 @@ export const STUDY = {
 /** Flags of `serve`. */
 export const SERVE = {
   ...MODEL,
-  model: { ...MODEL.model, required: false },
-  adapters: { kind: "text", value: "DIR", help: "a directory of adapters" },
-  port: { kind: "whole", most: 65535, value: "N", help: "port", standard: "8000" },
-  host: { kind: "text", value: "ADDRESS", help: "address", standard: "127.0.0.1" },
+  model: { ...MODEL.model, required: false, standard: "nano" },
+  name: {
+    kind: "text",
+    value: "NAME",
+    help: "what requests call it",
+    standard: "its id, or its directory's name",
+  },
+  adapters: {
+    kind: "text",
+    value: "DIR",
+    help: "a directory of adapters, a directory each; those that come later are found, too",
+  },
+  adapter: {
+    kind: "texts",
+    value: "NAME=SOURCE",
+    help: "an adapter from a directory, a URL or a Hub id, instead of --adapters; may be given several times",
+  },
+  "manage-adapters": {
+    kind: "switch",
+    help: "let requests add and remove adapters: whoever may ask may have any file read",
+  },
+  "adapter-mb": { kind: "count", most: 65536, value: "N", help: "memory for adapters, MiB", standard: "128" },
+  "reward-model": {
+    kind: "text",
+    value: "R",
+    help: "score answers, at /v1/score, by a reward model: a directory, a URL or a Hub id",
+  },
+  host: { kind: "text", value: "ADDRESS", help: "address to listen at", standard: "127.0.0.1" },
+  port: { kind: "whole", most: 65535, value: "N", help: "port; 0 for any that is free", standard: "8000" },
+  "api-key-env": {
+    kind: "text",
+    value: "VAR",
+    help: "the environment variable that holds the key which requests must bring",
+  },
+  cors: {
+    kind: "texts",
+    value: "ORIGIN",
+    help: "a site whose pages may ask, or *; may be given several times",
+  },
+  slots: { kind: "count", most: 1024, value: "N", help: "texts that are worked on at once", standard: "16" },
+  queue: {
+    kind: "whole",
+    value: "N",
+    help: "texts that wait for their turn; more are refused",
+    standard: "64",
+  },
+  "cache-mb": {
+    kind: "count",
+    most: 65536,
+    value: "N",
+    help: "memory for keys and values, MiB",
+    standard: "256",
+  },
+  timeout: {
+    kind: "positive",
+    most: 86400,
+    value: "SECONDS",
+    help: "for a request at most",
+    standard: "300",
+  },
+  "max-body": {
+    kind: "count",
+    most: 2 ** 30,
+    value: "BYTES",
+    help: "of a request at most",
+    standard: "1048576",
+  },
+  grace: {
+    kind: "number",
+    most: 86400,
+    value: "SECONDS",
+    help: "that streams have to finish after SIGTERM or Ctrl-C",
+    standard: "30",
+  },
   ...COMMON,
+  json: { kind: "switch", help: "print { url, model } as JSON on standard output when it is ready" },
 } as const satisfies Flags;
 
 /** Flags of `devices`. */

@@ -76,10 +76,11 @@ export const commands: Readonly<Record<string, Command>> = {
     load: async () => (await import("./study.ts")).runStudy,
   },
   serve: {
-    summary: "serve a model over HTTP (not built yet)",
-    usage: "--model M [flags]",
+    summary: "serve a model and its adapters over HTTP, by OpenAI's API",
+    usage: "[flags]",
     flags: SERVE,
-    permissions: `--allow-net; ${READS}`,
+    permissions:
+      `--allow-net; --allow-read for a worker to compute in, without which the server does not answer meanwhile; ${READS}`,
     load: async () => (await import("./serve.ts")).runServe,
   },
   devices: {

@@ -153,7 +153,7 @@ export function createHandler(options: HandlerOptions = {}): Handler {
     }
     await served[Symbol.asyncDispose]();
   };
-  const ready = served.service(() => {}).then(() => {});
+  const ready = served.loaded().then(() => {});
   ready.catch(() => {}); // Requests hear of it, and whoever waits.
   return Object.assign(handler, { ready, shutdown, [Symbol.asyncDispose]: () => shutdown(0) });
 }
@@ -175,10 +175,14 @@ class Served implements AsyncDisposable {
   }
 
   /** The service; where loading failed, it is tried again by whoever comes next. */
+  loaded(): Promise<Service> {
+    return this.#loading ?? this.#begin();
+  }
+
+  /** The service, for a client, who is not told why there is none. */
   async service(log: (error: unknown) => void): Promise<Service> {
-    const loading = this.#loading ?? this.#begin();
     try {
-      return await loading;
+      return await this.loaded();
     } catch (error) {
       log(error);
       throw new ApiError(503, "the model could not be loaded; the server's log says why", {

@@ -75,7 +75,12 @@ export function routes(options: RoutesOptions): OpenAPIHono {
       () => end(new DOMException("the request took too long", "TimeoutError")),
       service.timeout * 1000,
     );
-    return { signal: controller.signal, done: () => clearTimeout(timer) };
+    const done = () => {
+      clearTimeout(timer);
+      // Deno aborts the signal of a request that was answered, too, and warns those who listen.
+      request.signal.removeEventListener("abort", gone);
+    };
+    return { signal: controller.signal, done };
   };
   const begin = async (model: string | undefined): Promise<Service> => {
     const service = await options.service();

@@ -14,10 +14,11 @@ import type { LanguageModel } from "../model/language_model.ts";
 import type { Scorer } from "../score/scorer.ts";
 import { AdapterStore, type AdapterStoreOptions } from "./adapters.ts";
 import { ApiError } from "./errors.ts";
+import { servedName } from "./names.ts";
 
 /** Limits of a service; what is not given has the value in brackets. */
 export interface ServiceOptions extends SchedulerOptions {
-  /** The base model's name in requests [its own]. */
+  /** The base model's name in requests [its own; of a path or an address the last part]. */
   name?: string;
   /** Texts that wait for their turn at most; more are refused [64]. */
   queue?: number;
@@ -61,7 +62,7 @@ export class Service implements Disposable {
     readonly options: ServiceOptions = {},
     adapters: AdapterStoreOptions = {},
   ) {
-    this.name = options.name ?? model.name;
+    this.name = options.name ?? servedName(model.name);
     this.scheduler = new Scheduler(model, options);
     this.adapters = new AdapterStore(model, this.scheduler.bank, adapters);
     this.#queue = options.queue ?? 64;

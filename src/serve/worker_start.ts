@@ -9,6 +9,7 @@ import { GPT2 } from "../gpt2.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import { readChatTemplate } from "./chat_template.ts";
 import { createHandler, type Handler } from "./handler.ts";
+import { servedName } from "./names.ts";
 import type { Ready, SentError, ServerOptions } from "./worker_messages.ts";
 
 /** Told what goes on while a model is loaded. */
@@ -47,7 +48,7 @@ export async function startHandler(options: ServerOptions, hooks: Hooks, isMain:
   const held = owned.move();
   return {
     handler,
-    ready: { name: rest.name ?? model.name, description: describe(model) },
+    ready: { name: rest.name ?? servedName(model.name), description: describe(model) },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };
 }
