@@ -24,7 +24,8 @@ export interface Candidate {
 /**
  * Finds the backends to test. WebGPU is tested on whatever adapter there is, a software one too, but not
  * through OpenGL; with `WHET_EXPECT_WEBGPU=1` it is an error to find none. With `WHET_TEST_WIDE=1` WebAssembly
- * computes products 16 columns at once, which the clock decides else.
+ * computes products 16 columns at once, which the clock decides else; `WHET_TEST_WEBGPU` holds options of WebGPU's
+ * backend as JSON, say `{"shapes":{"workgroups":256,"plain":false}}` for the products of a card.
  */
 export async function candidates(): Promise<Candidate[]> {
   // Where there is no Vulkan, Metal or Direct3D, Deno 2.9 offers OpenGL, which Mesa may well run in software;
@@ -64,7 +65,7 @@ export async function candidates(): Promise<Candidate[]> {
         const adapter = await navigator.gpu?.requestAdapter();
         if (!adapter) throw new Error("WHET_EXPECT_WEBGPU=1, but no WebGPU adapter was found");
         const { createWebGpuBackend } = await import("../../src/backend/webgpu/backend.ts");
-        return await createWebGpuBackend(adapter);
+        return await createWebGpuBackend(adapter, JSON.parse(Deno.env.get("WHET_TEST_WEBGPU") ?? "{}"));
       },
       ignore: adapter === null && !expected,
       activationStep: 0,
