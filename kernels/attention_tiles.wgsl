@@ -82,7 +82,7 @@ fn store(at: u32, d: u32, elements: vec4f) {
 
 // Which of four numbers are first … last.
 fn within(numbers: vec4u, first: u32, last: u32) -> vec4<bool> {
-  return numbers >= vec4u(first) & numbers <= vec4u(last);
+  return (numbers >= vec4u(first)) & (numbers <= vec4u(last));
 }
 
 // Keeps 32 rows from `row` on as the held tile of a number; `product` may have it at once.

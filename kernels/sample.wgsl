@@ -169,7 +169,8 @@ fn cut(thread: u32, range: u32, weighted: bool, amount: f32) {
     kept = ceil(at.wanted / weight * (1 - SLACK));
   }
   let ties = round(at.there / weight);
-  if (kept < ties) {
+  // All threads come to the same; browsers want it in writing.
+  if (maxWord(thread, u32(kept < ties)) == 1) {
     lastTie = border(thread, true, p.V - 1, false, max(kept, 1.0)).key;
   }
 }
@@ -240,7 +241,8 @@ fn main(
   var logProb = 0x7fc00000u; // NaN
   if (top > LOWEST && top < INFINITE) {
     let topLogit = floatOf(top);
-    peakRank = maxWord(thread, highest);
+    let highestRank = maxWord(thread, highest);
+    peakRank = highestRank;
     peak = floatOf(peakRank);
     var sum = 0.0;
     token = 0xffffffffu;
@@ -257,12 +259,12 @@ fn main(
     lastTie = p.V;
     let topK = rows[n].topK;
     if (topK != 1) {
-      var range = peakRank - ~maxWord(thread, ~lowest);
+      var range = highestRank - ~maxWord(thread, ~lowest);
       if (topK > 0 && topK < p.V) {
         if (topK <= p.parts) {
           // So many parts have a token at least as high as this: no border lies below.
-          edge = peakRank - ~maxWord(thread, ~leastHighest);
-          range = edge;
+          range = highestRank - ~maxWord(thread, ~leastHighest);
+          edge = range;
         }
         cut(thread, range, false, f32(topK));
       }
