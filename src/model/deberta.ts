@@ -7,6 +7,7 @@
  * @module
  */
 import type { Dense, Norm, Ops, RelativePositions, Sequences } from "../tensor/ops.ts";
+import type { EndToEnd } from "../tensor/sequences.ts";
 import type { Matrix, Tensor } from "../tensor/tensor.ts";
 import type { Activation, DebertaConfig } from "./deberta_config.ts";
 import { relativeEmbeddingRows } from "./deberta_positions.ts";
@@ -15,7 +16,7 @@ import { relativeEmbeddingRows } from "./deberta_positions.ts";
 export interface DebertaEmbeddings {
   /** (V, E). */
   word_embeddings: Matrix;
-  /** (places, E): what is added for a place and a type, or one row of zeros; see {@linkcode placesOf}. */
+  /** (places, E): what is added for a place and a type, or one row of zeros; see {@linkcode rowsOfPlaces}. */
   places: Tensor;
   /** (C, E), where E is not C. */
   embed_proj?: Dense;
@@ -65,12 +66,12 @@ export interface DebertaInput {
   sequences: Sequences;
   /** u32 (N): each sequence's first row. */
   first: Tensor;
-  /** For each of the convolution's taps u32 (T): the neighbour's row plus {@linkcode MARGIN}, or 0 beyond the sequence. */
+  /** For each of the convolution's taps u32 (T): see {@linkcode neighboursOf}. */
   neighbours: readonly Tensor[];
 }
 
 /** Rows of zeros before the rows that the convolution takes neighbours from: so many, so that views stay aligned. */
-export const MARGIN = 64;
+const MARGIN = 64;
 
 /** The parameters' names and shapes, as a checkpoint has them. */
 export function debertaShapes(config: DebertaConfig): Map<string, readonly number[]> {
@@ -142,72 +143,103 @@ export class Deberta {
 
   /** What the pooler makes of each sequence's first token, before its activation; (N, C). */
   forward(ops: Ops, { tokens, places, sequences, first, neighbours }: DebertaInput): Tensor {
-    const { layer, conv, pooler } = this.weights;
-    const embedded = ops.scope(() => this.#embed(ops, tokens, places));
+    const { config } = this;
+    const { embeddings, layer, conv, pooler } = this.weights;
+    const embedded = ops.scope(() =>
+      embed(
+        ops,
+        config,
+        embeddings,
+        ops.embedding(embeddings.word_embeddings, embeddings.places, tokens, places),
+      )
+    );
     let x = embedded;
     for (const [index, each] of layer.entries()) {
       const before = x;
       x = ops.scope(() => {
-        const output = this.#layer(ops, before, each, sequences);
-        return conv && index === 0 ? this.#convolve(ops, embedded, output, conv, neighbours) : output;
+        const output = encode(ops, config, each, before, sequences);
+        return conv && index === 0 ? convolve(ops, config, conv, embedded, output, neighbours) : output;
       });
       ops.discard(before);
     }
     return ops.dense(ops.gather(x, first), pooler);
   }
+}
 
-  #embed(ops: Ops, tokens: Tensor, at: Tensor): Tensor {
-    const { word_embeddings, places, embed_proj, LayerNorm } = this.weights.embeddings;
-    const x = ops.embedding(word_embeddings, places, tokens, at); // (T, E)
-    return this.#norm(ops, embed_proj ? ops.dense(x, embed_proj) : x, LayerNorm);
+/** What goes into the first layer, (T, C), of tokens with their places, (T, E). */
+export function embed(
+  ops: Ops,
+  config: DebertaConfig,
+  { embed_proj, LayerNorm }: DebertaEmbeddings,
+  x: Tensor,
+): Tensor {
+  return ops.layerNorm(embed_proj ? ops.dense(x, embed_proj) : x, LayerNorm, config.layer_norm_eps);
+}
+
+/** A layer, (T, C). */
+export function encode(
+  ops: Ops,
+  config: DebertaConfig,
+  { attention, intermediate, output, LayerNorm }: DebertaLayer,
+  x: Tensor,
+  sequences: Sequences,
+): Tensor {
+  const { num_attention_heads: H, hidden_act, layer_norm_eps: epsilon } = config;
+  const qkv = ops.dense(x, attention.qkv); // (T, 3C)
+  const attended = ops.disentangledAttention(qkv, sequences, attention.positions, H, attentionScale(config));
+  x = ops.layerNorm(ops.dense(attended, attention.output, x), attention.LayerNorm, epsilon);
+
+  const inner = activate(ops, ops.dense(x, intermediate), hidden_act); // (T, intermediate_size)
+  return ops.layerNorm(ops.dense(inner, output, x), LayerNorm, epsilon);
+}
+
+/** LayerNorm(output + act(convolution of x over each sequence)), (T, C). */
+export function convolve(
+  ops: Ops,
+  config: DebertaConfig,
+  { taps, LayerNorm }: DebertaConvolution,
+  x: Tensor,
+  output: Tensor,
+  neighbours: readonly Tensor[],
+): Tensor {
+  const margined = ops.below(x, MARGIN);
+  let sum: Tensor | undefined;
+  for (const [index, tap] of taps.entries()) {
+    sum = ops.dense(ops.gather(margined, neighbours[index]), tap, sum);
   }
+  return ops.layerNorm(
+    ops.add(output, activate(ops, sum!, config.conv_act)),
+    LayerNorm,
+    config.layer_norm_eps,
+  );
+}
 
-  #layer(
-    ops: Ops,
-    x: Tensor,
-    { attention, intermediate, output, LayerNorm }: DebertaLayer,
-    sequences: Sequences,
-  ) {
-    const { num_attention_heads: H, hidden_act } = this.config;
-    const qkv = ops.dense(x, attention.qkv); // (T, 3C)
-    const attended = ops.disentangledAttention(
-      qkv,
-      sequences,
-      attention.positions,
-      H,
-      this.#attentionScale(),
-    );
-    x = this.#norm(ops, ops.dense(attended, attention.output, x), attention.LayerNorm);
+/** For each tap of the convolution and each row: its neighbour's row below the margin, or 0 beyond its sequence. */
+export function neighboursOf(config: DebertaConfig, { starts, ends }: EndToEnd): Uint32Array[] {
+  const taps = config.conv_kernel_size;
+  return Array.from({ length: taps }, (_, tap) =>
+    starts.map((start, row) => {
+      const neighbour = row + tap - (taps - 1) / 2;
+      return neighbour >= start && neighbour < ends[row] ? MARGIN + neighbour : 0;
+    }));
+}
 
-    const inner = activate(ops, ops.dense(x, intermediate), hidden_act); // (T, intermediate_size)
-    return this.#norm(ops, ops.dense(inner, output, x), LayerNorm);
-  }
+/** Which row of `places` each token takes. */
+export function rowsOfPlaces(
+  config: DebertaConfig,
+  longest: number,
+  { positions }: EndToEnd,
+  typeIds: readonly number[],
+): Uint32Array {
+  const { places, types } = placesOf(config, longest);
+  return positions.map((position, row) =>
+    (places > 1 ? position : 0) * types + (types > 1 ? typeIds[row] : 0)
+  );
+}
 
-  /** LayerNorm(output + act(convolution of x over each sequence)). */
-  #convolve(
-    ops: Ops,
-    x: Tensor,
-    output: Tensor,
-    { taps, LayerNorm }: DebertaConvolution,
-    neighbours: readonly Tensor[],
-  ): Tensor {
-    const margined = ops.below(x, MARGIN);
-    let sum: Tensor | undefined;
-    for (const [index, tap] of taps.entries()) {
-      sum = ops.dense(ops.gather(margined, neighbours[index]), tap, sum);
-    }
-    return this.#norm(ops, ops.add(output, activate(ops, sum!, this.config.conv_act)), LayerNorm);
-  }
-
-  #norm(ops: Ops, x: Tensor, norm: Norm): Tensor {
-    return ops.layerNorm(x, norm, this.config.layer_norm_eps);
-  }
-
-  /** Each term of the scores counts, also where `relative_attention` is off and there is the first alone. */
-  #attentionScale(): number {
-    const { hidden_size, num_attention_heads, pos_att_type } = this.config;
-    return 1 / Math.sqrt(hidden_size / num_attention_heads * (1 + pos_att_type.length));
-  }
+/** Each term of the scores counts, also where `relative_attention` is off and there is the first alone. */
+function attentionScale({ hidden_size, num_attention_heads, pos_att_type }: DebertaConfig): number {
+  return 1 / Math.sqrt(hidden_size / num_attention_heads * (1 + pos_att_type.length));
 }
 
 function activate(ops: Ops, x: Tensor, activation: Activation): Tensor {

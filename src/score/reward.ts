@@ -4,14 +4,14 @@
  * @module
  */
 import { WhetError } from "../errors.ts";
-import { Deberta, MARGIN, placesOf } from "../model/deberta.ts";
+import { Deberta, neighboursOf, rowsOfPlaces } from "../model/deberta.ts";
 import type { DebertaConfig, HeadActivation } from "../model/deberta_config.ts";
 import { loadDeberta, type RewardParts } from "../model/deberta_load.ts";
 import type { LoadOptions } from "../model/load.ts";
 import { Arena } from "../tensor/arena.ts";
 import type { Backend } from "../tensor/backend.ts";
 import { Ops } from "../tensor/ops.ts";
-import { type EndToEnd, endToEnd, groupByRows } from "../tensor/sequences.ts";
+import { endToEnd, groupByRows } from "../tensor/sequences.ts";
 import type { WeightFormat } from "../tensor/tensor.ts";
 import type { PairEncoding, UnigramTokenizer } from "../text/unigram.ts";
 import type { ScoredPair, ScoreOptions, Scorer } from "./scorer.ts";
@@ -153,21 +153,14 @@ export class RewardModel implements Scorer, Disposable {
       const place = (values: Uint32Array) => this.#arena.upload(values);
       return this.backend.read(this.#network.forward(new Ops(this.#arena), {
         tokens: place(rows.tokens),
-        places: place(this.#places(pairs, rows)),
+        places: place(
+          rowsOfPlaces(this.config, this.#parts.longest, rows, pairs.flatMap(({ typeIds }) => typeIds)),
+        ),
         sequences: { starts: place(rows.starts), ends: place(rows.ends) },
         first: place(Uint32Array.from(new Set(rows.starts))),
-        neighbours: neighboursOf(rows, this.config.conv_kernel_size).map(place),
+        neighbours: neighboursOf(this.config, rows).map(place),
       }));
     });
-  }
-
-  /** Which row of what is added to the embedding each token takes. */
-  #places(pairs: readonly PairEncoding[], { positions }: EndToEnd): Uint32Array {
-    const { places, types } = placesOf(this.config, this.#parts.longest);
-    const typeIds = pairs.flatMap(({ typeIds }) => typeIds);
-    return positions.map((position, row) =>
-      (places > 1 ? position : 0) * types + (types > 1 ? typeIds[row] : 0)
-    );
   }
 
   /** The pooler's activation and the classifier, of row n of (N, C). */
@@ -192,15 +185,6 @@ export class RewardModel implements Scorer, Disposable {
     if (this.#parts.ownsBackend) return this.backend[Symbol.dispose]();
     for (const matrix of this.#parts.placed.owned) this.backend.free(matrix);
   }
-}
-
-/** For each tap of a convolution and each row: its neighbour's row below the margin, or 0 beyond its sequence. */
-function neighboursOf({ starts, ends }: EndToEnd, taps: number): Uint32Array[] {
-  return Array.from({ length: taps }, (_, tap) =>
-    starts.map((start, row) => {
-      const neighbour = row + tap - (taps - 1) / 2;
-      return neighbour >= start && neighbour < ends[row] ? MARGIN + neighbour : 0;
-    }));
 }
 
 const gelu = (x: number) => 0.5 * x * (1 + erf(x / Math.SQRT2));
