@@ -22,6 +22,7 @@ export async function runServe(values: Values<typeof SERVE>): Promise<void> {
   const loading = showLoading(quiet);
   const serving = Promise.withResolvers<Server>();
   serving.promise.catch(() => {}); // Whoever asked hears of it.
+  using _ = quietAboutSignals();
   using stop = stopSignal(quiet ? null : grace);
   const cut = new AbortController();
   const http = listen({ hostname, port, signal: cut.signal }, async (request) => {
@@ -83,6 +84,18 @@ function listen(
       : `${(error as Error).message}; is the address this machine's?`;
     throw new WhetError("option", `--port ${port}, --host ${hostname}: ${why}`, { cause: error });
   }
+}
+
+/**
+ * Deno warns, once, that it aborts the signals of requests that were answered, too; the proxy knows.
+ * https://github.com/denoland/deno/issues/29111: to be deleted when that is over.
+ */
+function quietAboutSignals(): Disposable {
+  const { warn } = console;
+  console.warn = (...args: unknown[]) => {
+    if (!String(args[0]).startsWith("Deno.serve: request.signal aborts")) warn(...args);
+  };
+  return { [Symbol.dispose]: () => void (console.warn = warn) };
 }
 
 /** What nobody caught is told to the operator alone. */

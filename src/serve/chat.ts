@@ -28,8 +28,8 @@ export async function chatsOf(
   request: ChatRequest,
 ): Promise<{ wanted: Wanted[]; promptTokens: number }> {
   const n = request.n ?? 1;
-  const model = service.admit(request.model, n);
   const { text, stop } = await promptOf(service, request);
+  const model = service.admit(request.model, n); // From here to the beginning nobody comes between.
   const given = request.max_completion_tokens ?? request.max_tokens;
   const tokens = service.tokensOf(text, given ?? 1, "messages");
   const room = service.model.config.n_positions - tokens.length;

@@ -64,6 +64,9 @@ export function toApiError(error: unknown, log: (error: unknown) => void): ApiEr
       code: "timeout",
     });
   }
+  if (error instanceof DOMException && error.name === "AbortError") {
+    return new ApiError(499, "the client went away", { code: "cancelled" }); // nginx's status; nobody reads it.
+  }
   const status = error instanceof WhetError ? STATUS[error.code] : undefined;
   if (status === 400) {
     return new ApiError(400, (error as WhetError).message, { param: paramOf((error as WhetError).message) });
