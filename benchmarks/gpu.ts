@@ -1,7 +1,8 @@
 /**
  * What this machine's graphics card does with Whet's kernels, and what share of its own speed that is:
  *
- *     deno run -A benchmarks/gpu.ts [--json] [--out FILE] [--only WORD]… [--quick] [--worker] [--runs N] [--seconds N]
+ *     deno run -A benchmarks/gpu.ts [--json] [--out FILE] [--only WORD]… [--quick] [--runs N] [--seconds N]
+ *         [--worker] [--arithmetic f32|f16|i8] [--no-subgroups]
  *     deno bundle -o gpu.js benchmarks/gpu.ts     # one file, that needs nothing and no network
  *
  * Rows are printed as they come, and `--out` is written after each, so that nothing is lost where time runs out.
@@ -10,12 +11,17 @@
  * @module
  */
 import { parseArgs } from "node:util";
-import { createBackend, describeBackends } from "../src/backend/select.ts";
+import { describeBackends } from "../src/backend/select.ts";
+import { findAdapter } from "../src/backend/webgpu/adapter.ts";
+import { createWebGpuBackend } from "../src/backend/webgpu/backend.ts";
+import type { GpuOptions } from "../src/backend/webgpu/gpu.ts";
+import { openRemoteBackend } from "../src/backend/webgpu/remote.ts";
 import { Bench } from "./gpu/bench.ts";
 import { ceilings } from "./gpu/ceilings.ts";
 import { kernels } from "./gpu/kernels.ts";
 import { models } from "./gpu/models.ts";
 import { digits, type GpuRecord, heading, measured, type Row, rowLine } from "./gpu/record.ts";
+import type { Backend } from "../src/tensor/backend.ts";
 import { VERSION } from "../src/version.ts";
 
 /** The limits that kernels meet; `--json` has all. */
@@ -34,6 +40,8 @@ const { values } = parseArgs({
     only: { type: "string", multiple: true, default: [] },
     quick: { type: "boolean", default: false },
     worker: { type: "boolean", default: false },
+    arithmetic: { type: "string", default: "f32" },
+    "no-subgroups": { type: "boolean", default: false },
     runs: { type: "string" },
     seconds: { type: "string" },
   },
@@ -41,6 +49,9 @@ const { values } = parseArgs({
 const { json, out, quick, only, worker } = values;
 const runs = whole("runs", values.runs, quick ? 2 : 5);
 const seconds = whole("seconds", values.seconds, quick ? 120 : 480);
+const arithmetic = (["f32", "f16", "i8"] as const).find((name) => name === values.arithmetic);
+if (!arithmetic) wrong(`--arithmetic: expected f32, f16 or i8, got ${values.arithmetic}`);
+const gpu = { arithmetic, ...(values["no-subgroups"] ? { subgroups: false } : {}) };
 const say = json ? console.error : console.log;
 
 const { webgpu, reason } = await describeBackends();
@@ -53,7 +64,7 @@ const record: GpuRecord = {
   date: new Date().toISOString().slice(0, 10),
   adapter: webgpu,
   system: `Deno ${Deno.version.deno}, ${Deno.build.os} ${Deno.build.arch}`,
-  ...{ worker, quick },
+  ...{ worker, ...gpu, quick },
   ceilings: {},
   rows: [],
 };
@@ -67,7 +78,7 @@ say(heading());
 
 using bench = new Bench({
   ...{ quick, seconds, runs, only, record },
-  open: () => createBackend("webgpu", { worker }),
+  ...{ open, gpu },
   onRow(row) {
     say(rowLine(row));
     save();
@@ -87,7 +98,7 @@ finish();
 
 /** The card's own figures: always measured, for all others are shares of them. */
 async function measureCeilings(): Promise<void> {
-  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  const adapter = await findAdapter();
   const size = quick ? "quick" : webgpu!.software ? "software" : "card";
   try {
     for await (const { name, unit, amount, seconds } of ceilings(adapter!, bench.care, size)) {
@@ -102,23 +113,30 @@ async function measureCeilings(): Promise<void> {
   }
 }
 
+/** As the library does, but for what only measurements and tests choose. */
+async function open(options: GpuOptions): Promise<Backend> {
+  if (worker) return await openRemoteBackend(options);
+  return await createWebGpuBackend((await findAdapter())!, options);
+}
+
 function save(): void {
   if (out) Deno.writeTextFileSync(out, JSON.stringify(record, null, 2) + "\n");
 }
 
 function finish(): void {
   save();
-  if (json) console.log(JSON.stringify(record));
-  else {say(
-      `\nwaiting for nothing takes ${
-        record.idleMilliseconds?.toFixed(2)
-      } ms, which is taken off kernels' times`,
-    );}
+  if (json) return console.log(JSON.stringify(record));
+  if (record.idleMilliseconds === undefined) return;
+  say(`\nwaiting for nothing takes ${digits(record.idleMilliseconds)} ms, which is taken off kernels' times`);
 }
 
 function whole(flag: string, value: string | undefined, otherwise: number): number {
   if (value === undefined) return otherwise;
   if (/^[1-9]\d{0,4}$/.test(value)) return Number(value);
-  console.error(`gpu: --${flag}: expected a whole number of at least 1, got ${value}`);
+  return wrong(`--${flag}: expected a whole number of at least 1, got ${value}`);
+}
+
+function wrong(message: string): never {
+  console.error(`gpu: ${message}`);
   Deno.exit(2);
 }

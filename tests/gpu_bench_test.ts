@@ -99,16 +99,29 @@ adapterTest("the bench in one file runs every row offline, and writes what it pr
   assertEquals(code, 0, stderr);
   const record: GpuRecord = JSON.parse(stdout);
   assertEquals(JSON.parse(await Deno.readTextFile(out)), record);
-  assertEquals(record.rows.flatMap(({ name, absent }) => absent ? [`${name}: ${absent}`] : []), []);
-  assert(record.rows.every(({ value, low, high }) => low! > 0 && low! <= value! && value! <= high!));
+  // Halves are not to be had everywhere.
+  const missing = record.rows.filter(({ absent }) => absent && !/no shader-f16/.test(absent));
+  assertEquals(missing, []);
+  const found = record.rows.filter(({ absent }) => !absent);
+  assert(found.every(({ value, low, high }) => low! > 0 && low! <= value! && value! <= high!));
   const groups = Object.entries(Object.groupBy(record.rows, ({ group }) => group))
     .map(([group, rows]) => [group, rows!.length]);
   assertEquals(Object.fromEntries(groups), {
-    ...{ ceiling: 4, matmul: 17, matvec: 4, attention: 4, rows: 7, loss: 2, sampling: 6, elements: 6 },
+    ...{
+      ceiling: 4,
+      matmul: 17,
+      matvec: 4,
+      attention: 4,
+      rows: 7,
+      loss: 2,
+      sampling: 6,
+      elements: 6,
+      variants: 6,
+    },
     ...{ decode: 4, LoRA: 1 },
   });
   assert(record.ceilings.fp32! > 0 && record.ceilings.bandwidth! > 0);
-  assert(record.rows.every(({ of, share }) => !of || share! > 0));
+  assert(found.every(({ of, share }) => !of || share! > 0));
   // What is counted, though not how much of it, which is other tests' business.
   for (const { counters } of record.rows.filter(({ group }) => group === "decode" || group === "LoRA")) {
     assert(counters!.dispatches >= 1 && counters!.submissions > 0 && counters!.megabytes > 0);

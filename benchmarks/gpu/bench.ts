@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { GpuOptions } from "../../src/backend/webgpu/gpu.ts";
 import type { Backend, BackendStats } from "../../src/tensor/backend.ts";
 import type {
   DType,
@@ -17,8 +18,10 @@ import { type Counters, type GpuRecord, measured, type Row } from "./record.ts";
 
 /** How a run is made. */
 export interface BenchOptions {
-  /** Opens a backend; a second time if the first one failed. */
-  open: () => Promise<Backend>;
+  /** Opens a backend, with kernels chosen as these options say; another one if the first failed. */
+  open: (options: GpuOptions) => Promise<Backend>;
+  /** Those options [none]. */
+  gpu?: GpuOptions;
   /** Tiny sizes. */
   quick: boolean;
   /** Seconds in all. */
@@ -85,7 +88,7 @@ export class Bench implements Disposable {
   /** The backend. */
   async backend(): Promise<Backend> {
     if (this.#backend) return this.#backend;
-    this.#backend = await this.#options.open();
+    this.#backend = await this.#options.open(this.#options.gpu ?? {});
     this.#one = this.#backend.upload(Float32Array.of(0));
     await this.settle();
     this.#idle = await idleSeconds({ settle: () => this.settle() });
@@ -130,6 +133,14 @@ export class Bench implements Disposable {
       const timed = { enqueue, flush: () => backend.flush(), settle: () => this.settle() };
       return { amount, seconds: await secondsOf(timed, this.care, this.#idle) };
     });
+  }
+
+  /** The same run on a backend that chooses kernels otherwise; this one's ends first, for its memory. */
+  async variant(gpu: GpuOptions, work: (bench: Bench) => Promise<void>): Promise<void> {
+    this[Symbol.dispose]();
+    const options = { ...this.#options, gpu: { ...this.#options.gpu, ...gpu }, seconds: this.left };
+    using bench = new Bench(options);
+    await work(bench);
   }
 
   /** Puts a row into the record. */

@@ -13,7 +13,7 @@ export const FORMATS: readonly WeightFormat[] = ["f32", "f16", "q8", "q4"];
 /** Bytes of a stored number, the scales and minima of groups of 32 among them. */
 const BYTES: Record<WeightFormat, number> = { f32: 4, f16: 2, q8: 1.125, q4: 0.625 };
 
-/** All kernels. */
+/** All kernels, and products by kernels that are not chosen. */
 export async function kernels(bench: Bench): Promise<void> {
   await products(bench);
   await adapters(bench);
@@ -23,6 +23,35 @@ export async function kernels(bench: Bench): Promise<void> {
   await losses(bench);
   await sampling(bench);
   await elements(bench);
+  await variants(bench);
+}
+
+/** Each of the large tiles, whatever a trial finds, and products in other numbers than f32. */
+async function variants(bench: Bench): Promise<void> {
+  const shapes = bench.quick ? [[64, 64, 64]] : [[4096, 4096, 4096], [1024, 768, 3072], [4096, 768, 768]];
+  const tiles = bench.quick
+    ? ["64x64", "32x64"] as const
+    : ["128x128", "128x64", "64x64", "64x64x8", "32x64"] as const;
+  const product = (bench: Bench, how: string, [M, K, N]: number[], format: WeightFormat) => {
+    const row = { group: "variants", name: `${M} × ${K} × ${N}, ${format}, ${how}`, unit: "GFLOP/s" };
+    return bench.kernel({ ...row, of: "fp32" }, 2 * M * K * N / 1e9, ({ backend, tensor, packed, empty }) => {
+      const [a, b, out] = [tensor(M, K), packed(K, N, format), empty([M, N])];
+      return () => backend.matmul({ a, b, out });
+    });
+  };
+  for (const tile of tiles) {
+    await bench.variant({ tile }, async (bench) => {
+      for (const shape of shapes) await product(bench, `tile ${tile}`, shape, "f32");
+    });
+  }
+  const numbers = [["f16", ["f32", "f16"]], ["i8", ["q8", "q4"]]] as const;
+  for (const [arithmetic, formats] of numbers) {
+    await bench.variant({ arithmetic }, async (bench) => {
+      for (const shape of shapes) {
+        for (const format of formats) await product(bench, `in ${arithmetic}`, shape, format);
+      }
+    });
+  }
 }
 
 /** Products with frozen weights, and with their transposes, as backward passes and the output layer have them. */

@@ -64,6 +64,10 @@ export interface GpuRecord {
   system: string;
   /** Whether the GPU was in a worker. */
   worker?: boolean;
+  /** In what numbers products of many rows were computed. */
+  arithmetic?: string;
+  /** False where kernels were told not to use subgroups. */
+  subgroups?: boolean;
   /** Whether sizes were tiny, so that figures mean nothing. */
   quick: boolean;
   /** Milliseconds that waiting for nothing takes. */
