@@ -1,12 +1,14 @@
 /**
- * Opens the model that a command names, with its adapter.
+ * Opens the model that a command names, with its adapter, or a reward model.
  *
  * @module
  */
 import type { Progress as Loaded } from "../format/source.ts";
 import { GPT2 } from "../gpt2.ts";
+import type { LoadOptions } from "../model/load.ts";
 import { Lora } from "../model/lora.ts";
 import { Progress } from "../report/progress.ts";
+import type { Scorer } from "../score/scorer.ts";
 import type { COMMON, MODEL } from "./command_flags.ts";
 import type { Values } from "./flags.ts";
 import { note } from "./output.ts";
@@ -23,14 +25,9 @@ export type ModelValues = Values<Omit<typeof MODEL, "model"> & typeof COMMON> & 
  */
 export async function openModel(source: string, values: ModelValues): Promise<GPT2> {
   const { quiet } = values;
-  const backend = values.backend as "auto" | "webgpu" | "wasm" | undefined;
-  const weights = values.weights as "f32" | "f16" | "q8" | "q4" | undefined;
   const loading = showLoading(quiet);
   try {
-    const model = await GPT2.load(source, {
-      ...{ backend, weights, threads: values.threads, ...loading },
-      ...(values.strict ? { instructionSet: "strict" } : {}),
-    });
+    const model = await GPT2.load(source, { ...loadOptions(values), ...loading });
     try {
       if (values.adapter) model.attach(await Lora.load(values.adapter, loading));
     } catch (error) {
@@ -43,6 +40,40 @@ export async function openModel(source: string, values: ModelValues): Promise<GP
   } finally {
     loading.finish();
   }
+}
+
+/**
+ * Loads a reward model, showing what arrives.
+ *
+ * @param source The value of `--reward-model`.
+ * @param values How it is stored, where it computes.
+ * @param signal Ends the loading.
+ * @returns The model; whoever opened it disposes it.
+ */
+export async function openRewardModel(
+  source: string,
+  values: Pick<ModelValues, "backend" | "weights" | "threads" | "strict" | "quiet">,
+  signal?: AbortSignal,
+): Promise<Scorer & Disposable> {
+  const { RewardModel } = await import("../score/reward.ts");
+  const loading = showLoading(values.quiet);
+  try {
+    return await RewardModel.load(source, { ...loadOptions(values), signal, ...loading });
+  } finally {
+    loading.finish();
+  }
+}
+
+/** The flags that all models share, as the library takes them. */
+function loadOptions(
+  { backend, weights, threads, strict }: Pick<ModelValues, "backend" | "weights" | "threads" | "strict">,
+): LoadOptions {
+  return {
+    backend: backend as "auto" | "webgpu" | "wasm" | undefined,
+    weights: weights as "f32" | "f16" | "q8" | "q4" | undefined,
+    threads,
+    ...(strict ? { instructionSet: "strict" } : {}),
+  };
 }
 
 function describe(model: GPT2): string {

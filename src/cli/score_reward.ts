@@ -9,7 +9,7 @@ import { preference, scoreStretches, selectComparisons, selectPairs, type Side }
 import type { ScoredPair, Scorer } from "../score/scorer.ts";
 import { mean, standardError } from "../score/statistics.ts";
 import { interruptible } from "./interrupt.ts";
-import { showLoading } from "./model.ts";
+import { openRewardModel } from "./model.ts";
 import { note, printLine } from "./output.ts";
 import type { ScoreValues } from "./score.ts";
 import { countLeftOut, loadData, resultsAreProgress, withError } from "./score_data.ts";
@@ -69,26 +69,6 @@ export async function scoreByReward(values: ScoreValues): Promise<RewardResult |
     const open = () => openRewardModel(values["reward-model"]!, values, signal);
     return await reportRewards(open, data, values, { signal, onProgress: (words) => far = words });
   }, () => `stopped${far}; nothing is written`);
-}
-
-/** Loads a reward model, showing what arrives. */
-export async function openRewardModel(
-  source: string,
-  { quiet, ...values }: Pick<ScoreValues, "backend" | "weights" | "threads" | "strict" | "quiet">,
-  signal?: AbortSignal,
-): Promise<Scorer & Disposable> {
-  const { RewardModel } = await import("../score/reward.ts");
-  const loading = showLoading(quiet);
-  try {
-    return await RewardModel.load(source, {
-      backend: values.backend as "auto" | "webgpu" | "wasm" | undefined,
-      weights: values.weights as "f32" | "f16" | "q8" | "q4" | undefined,
-      ...{ threads: values.threads, signal, ...loading },
-      ...(values.strict ? { instructionSet: "strict" } : {}),
-    });
-  } finally {
-    loading.finish();
-  }
 }
 
 /** Who is told in words how far things are, and what ends them. */

@@ -14,7 +14,7 @@ import type { TrainStep } from "../train/trainer.ts";
 import type { STUDY } from "./command_flags.ts";
 import { UsageError, type Values } from "./flags.ts";
 import { interruptible } from "./interrupt.ts";
-import { given, openModel, readTargets, showLoading } from "./model.ts";
+import { given, openModel, openRewardModel, readTargets, showLoading } from "./model.ts";
 import { note, printLine } from "./output.ts";
 
 /** What `--json` prints. */
@@ -145,22 +145,10 @@ function judgeOf(values: StudyValues): string | null {
 function rewardModel(values: StudyValues): LazyScorer | undefined {
   const source = judgeOf(values);
   if (source === null) return undefined;
-  const weights = values["reward-weights"] as "f32" | "f16" | "q8" | "q4" | undefined;
+  const weights = values["reward-weights"];
   return {
     name: weights ? `${source} (${weights})` : source,
-    async load() {
-      const { RewardModel } = await import("../score/reward.ts");
-      const loading = showLoading(values.quiet);
-      try {
-        return await RewardModel.load(source, {
-          ...given({ weights, threads: values.threads, backend: values.backend as "auto" | undefined }),
-          ...(values.strict ? { instructionSet: "strict" } : {}),
-          onProgress: loading.onProgress,
-        });
-      } finally {
-        loading.finish();
-      }
-    },
+    load: (signal) => openRewardModel(source, { ...values, weights }, signal),
   };
 }
 

@@ -160,7 +160,7 @@ async function run(model: GPT2, options: StudyOptions): Promise<Study> {
     const known = await recordedScores(record, judge);
     if (judge && !known) {
       note(`the reward model ${judge.name}: whether it can be had`);
-      await tryJudge(judge);
+      await tryJudge(judge, signal);
     }
     if (!judge) note("no reward model was given: answers are not scored, only likelihoods are reported");
 

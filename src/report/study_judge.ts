@@ -13,8 +13,8 @@ import type { StudyScores } from "./study_result.ts";
 export interface LazyScorer {
   /** Its name, for reports. */
   readonly name: string;
-  /** Loads it; it is disposed after use if it can be. */
-  load(): Promise<Scorer & Partial<Disposable>>;
+  /** Loads it, until the signal is aborted; it is disposed after use if it can be. */
+  load(signal?: AbortSignal): Promise<Scorer & Partial<Disposable>>;
 }
 
 /** What a study takes as a judge. */
@@ -66,7 +66,7 @@ export async function scoreAnswers(
   const scores = await recordedScores(record, judge) ??
     { judge: judge.name, base: [], tuned: [], seconds: 0 };
   if (scores.base.length >= answers.length) return scores;
-  const scorer = await summon(judge);
+  const scorer = await summon(judge, signal);
   try {
     while (scores.base.length < answers.length) {
       signal?.throwIfAborted();
@@ -130,13 +130,14 @@ export async function recordedScores(
  * Loads a judge and lets go of it again, so that one that cannot be had is known of before hours of training.
  *
  * @param judge The judge.
+ * @param signal Ends the loading.
  */
-export async function tryJudge(judge: StudyJudge): Promise<void> {
-  if ("load" in judge) (await judge.load())[Symbol.dispose]?.();
+export async function tryJudge(judge: StudyJudge, signal?: AbortSignal): Promise<void> {
+  if ("load" in judge) (await judge.load(signal))[Symbol.dispose]?.();
 }
 
-async function summon(judge: StudyJudge): Promise<Scorer & Partial<Disposable>> {
-  return "load" in judge ? await judge.load() : judge;
+async function summon(judge: StudyJudge, signal?: AbortSignal): Promise<Scorer & Partial<Disposable>> {
+  return "load" in judge ? await judge.load(signal) : judge;
 }
 
 /**
