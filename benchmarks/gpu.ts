@@ -18,7 +18,7 @@ import type { GpuOptions } from "../src/backend/webgpu/gpu.ts";
 import { openRemoteBackend } from "../src/backend/webgpu/remote.ts";
 import { Bench } from "./gpu/bench.ts";
 import { ceilings } from "./gpu/ceilings.ts";
-import { kernels } from "./gpu/kernels.ts";
+import { kernels, variants } from "./gpu/kernels.ts";
 import { models } from "./gpu/models.ts";
 import { digits, type GpuRecord, heading, measured, type Row, rowLine } from "./gpu/record.ts";
 import type { Backend } from "../src/tensor/backend.ts";
@@ -93,6 +93,7 @@ const watchdog = setTimeout(() => {
 await measureCeilings();
 await kernels(bench);
 await models(bench);
+await variants(bench);
 clearTimeout(watchdog);
 finish();
 

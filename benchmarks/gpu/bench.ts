@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { GpuOptions } from "../../src/backend/webgpu/gpu.ts";
+import type { Gpu, GpuOptions } from "../../src/backend/webgpu/gpu.ts";
 import type { Backend, BackendStats } from "../../src/tensor/backend.ts";
 import type {
   DType,
@@ -89,6 +89,8 @@ export class Bench implements Disposable {
   async backend(): Promise<Backend> {
     if (this.#backend) return this.#backend;
     this.#backend = await this.#options.open(this.#options.gpu ?? {});
+    // Where the GPU is in a worker, so is what it chose.
+    this.record.products ??= (this.#backend as { gpu?: Gpu }).gpu?.products;
     this.#one = this.#backend.upload(Float32Array.of(0));
     await this.settle();
     this.#idle = await idleSeconds({ settle: () => this.settle() });

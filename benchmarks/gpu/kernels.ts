@@ -13,7 +13,7 @@ export const FORMATS: readonly WeightFormat[] = ["f32", "f16", "q8", "q4"];
 /** Bytes of a stored number, the scales and minima of groups of 32 among them. */
 const BYTES: Record<WeightFormat, number> = { f32: 4, f16: 2, q8: 1.125, q4: 0.625 };
 
-/** All kernels, and products by kernels that are not chosen. */
+/** All kernels. */
 export async function kernels(bench: Bench): Promise<void> {
   await products(bench);
   await adapters(bench);
@@ -23,11 +23,10 @@ export async function kernels(bench: Bench): Promise<void> {
   await losses(bench);
   await sampling(bench);
   await elements(bench);
-  await variants(bench);
 }
 
 /** Each of the large tiles, whatever a trial finds, and products in other numbers than f32. */
-async function variants(bench: Bench): Promise<void> {
+export async function variants(bench: Bench): Promise<void> {
   const shapes = bench.quick ? [[64, 64, 64]] : [[4096, 4096, 4096], [1024, 768, 3072], [4096, 768, 768]];
   const tiles = bench.quick
     ? ["64x64", "32x64"] as const

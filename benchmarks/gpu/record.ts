@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Products } from "../../src/backend/webgpu/matmul_shapes.ts";
 import { summarise } from "../harness/statistics.ts";
 
 /** What a figure is a share of. */
@@ -68,6 +69,8 @@ export interface GpuRecord {
   arithmetic?: string;
   /** False where kernels were told not to use subgroups. */
   subgroups?: boolean;
+  /** Which kernels make products, as a trial at the start found. */
+  products?: Products;
   /** Whether sizes were tiny, so that figures mean nothing. */
   quick: boolean;
   /** Milliseconds that waiting for nothing takes. */
