@@ -173,6 +173,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       );
 //#end
       //#end
+      // One block of b at a time, to have fewer registers in use.
       //#for c in 0..VECTORS
 //#if TRANSPOSE_B
       let b$c = transpose(square(
@@ -187,15 +188,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         //#end
       );
 //#end
-      //#for r in 0..BLOCKS
-      //#for i in 0..4
+        //#for r in 0..BLOCKS
+        //#for i in 0..4
 //#if HALVES
       slice$r$i$c = multiplyAdd(slice$r$i$c, a$r[$i], b$c);
 //#else
       sum$r$i$c = multiplyAdd(sum$r$i$c, a$r[$i], b$c);
 //#end
-      //#end
-      //#end
+        //#end
+        //#end
       //#end
     }
     //#end

@@ -5,12 +5,12 @@
  */
 import { WhetError } from "../../errors.ts";
 import type { MatmulArgs } from "../../tensor/backend.ts";
-import { GROUP } from "../../tensor/stored.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { add, gelu, isSame } from "./elementwise.ts";
 import type { Gpu } from "./gpu.ts";
-import { temporary } from "./memory.ts";
+import { codesFit, encode } from "./matmul_codes.ts";
 import { plan, VECTOR_ROWS } from "./matmul_shapes.ts";
+import { temporary } from "./memory.ts";
 import { type Bindings, slice } from "./slices.ts";
 import type { Constants } from "./template.ts";
 import { type Parts, rowRanges, rowSlice, weightParts } from "./weights.ts";
@@ -108,28 +108,14 @@ function product(gpu: Gpu, args: MatmulArgs, b: Parts, part: number, m: number, 
       gpu.run("matmul_sum", { ...outputs, partials }, values, [Math.ceil(quads / 256)], epilogue);
     });
   };
-  if (!codes) {
-    const HALVES = arithmetic === "f16" && kernel === "matmul";
-    return multiply(operands, { ...b.variant, ...variant, TRANSPOSE_A: transposeA, A_VECTORS, HALVES });
-  }
-  const groups = M * Math.ceil(K / GROUP);
-  temporary(gpu, [groups, GROUP / 4], (codes) => {
-    temporary(gpu, [groups, 2], (scales) => {
-      const encoded = { codes: slice(codes), groups: slice(scales) };
-      const grid = [Math.ceil(groups * GROUP / 1024)] as const;
-      gpu.run("matmul_codes_a", { a: operands.a, ...encoded }, { M, K, aStride, aColumn }, grid, {
-        A_VECTORS,
-      });
-      multiply({ ...bindings, ...encoded }, { ...variant, FOUR_BITS: format === "q4" });
+  if (codes) {
+    const FOUR_BITS = format === "q4";
+    return encode(gpu, operands.a, { M, K, aStride, aColumn }, A_VECTORS, (encoded) => {
+      multiply({ ...bindings, ...encoded }, { ...variant, FOUR_BITS });
     });
-  });
-}
-
-/** Whether a product can be made of codes: groups of b run along K, and those of a fit into one binding. */
-function codesFit(gpu: Gpu, { variant }: Parts, transposeB: boolean, M: number, K: number): boolean {
-  const { FORMAT, AXIS } = variant;
-  if (FORMAT !== "q8" && FORMAT !== "q4") return false;
-  return Boolean(AXIS) === transposeB && M * Math.ceil(K / GROUP) * GROUP <= gpu.maxBindingBytes;
+  }
+  const HALVES = arithmetic === "f16" && kernel === "matmul";
+  multiply(operands, { ...b.variant, ...variant, TRANSPOSE_A: transposeA, A_VECTORS, HALVES });
 }
 
 /** For inner sums in several shares: the activation comes when they are complete. */

@@ -62,6 +62,7 @@ export const TRIALS: readonly Trial[] = [
   },
 ];
 
+/** By adapter and arithmetic. */
 const remembered = new Map<string, Promise<MatmulShapes>>();
 
 /**
@@ -73,7 +74,7 @@ export async function settleProducts(gpu: Gpu, options: ProductOptions): Promise
   if (options.tile || options.shapes) return;
   const { adapterInfo: info } = gpu.device;
   if (!info || isSoftware({ info })) return;
-  const name = [info.vendor, info.architecture, info.device, info.description].join("|");
+  const name = [info.vendor, info.architecture, info.device, info.description, options.arithmetic].join("|");
   let found = remembered.get(name);
   if (!found) {
     found = tryShapes(gpu);
