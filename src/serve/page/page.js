@@ -11,7 +11,8 @@ function make(tag, className, ...children) {
   return element;
 }
 
-const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const number = new Intl.NumberFormat("en");
+const rough = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const count = (n, what) => `${number.format(n)} ${what}${n === 1 ? "" : "s"}`;
 const mode = () => document.querySelector("[name=mode]:checked").value;
 
@@ -238,7 +239,7 @@ class Side {
       if (this.from > from) {
         note(
           "note",
-          `The dialogue is longer than the model's window: the first ${count(this.from, "turn")} left out.`,
+          `The window is full: the model no longer sees ${count(this.from, "turn")} at the beginning.`,
         );
         turn.append(answer);
       }
@@ -309,11 +310,11 @@ class Side {
     const parts = [];
     if (first) {
       parts.push(
-        `first token ${first < 1000 ? `${Math.round(first)} ms` : `${number.format(first / 1000)} s`}`,
+        `first token ${first < 1000 ? `${Math.round(first)} ms` : `${rough.format(first / 1000)} s`}`,
       );
     }
     // Over the whole time: tokens that come in bursts would look quicker than they were.
-    if (tokens > 1) parts.push(`${number.format(1000 * tokens / last)} tokens/s`);
+    if (tokens > 1) parts.push(`${rough.format(1000 * tokens / last)} tokens/s`);
     if (tokens) parts.push(count(tokens, "token"));
     if (end) {
       const words = { stop: "ended", length: `cut at ${max_tokens}`, abort: "stopped" };
@@ -370,9 +371,7 @@ const quote = (token) => JSON.stringify(token).replaceAll(" ", "\u00a0");
 
 function percent(logProb) {
   const p = 100 * Math.exp(logProb);
-  return p < 0.01
-    ? "under 0.01 %"
-    : `${new Intl.NumberFormat("en", { maximumSignificantDigits: 3 }).format(p)} %`;
+  return p < 0.01 ? "under 0.01 %" : `${rough.format(p)} %`;
 }
 
 // ---- The models ----
@@ -458,7 +457,7 @@ function showList() {
   const rest = found.length - LISTED;
   $("more").hidden = rest <= 0 && found.length > 0;
   $("more").textContent = found.length
-    ? `${count(rest, "more")}; find them by name.`
+    ? `${number.format(rest)} more; find them by name.`
     : "None has such a name.";
 }
 
