@@ -155,10 +155,23 @@ Deno.test("reward scores are reported with their interval if there are any, else
   assertStringIncludes(text, "answers score higher");
   assertStringIncludes(text, "better in 27 (54 %), equal in 2, worse in 21");
   assertStringIncludes(text, "Plain reward −1.250");
-  const verdict = (low: number, high: number) =>
-    read(studyReport({ ...RESULT, scores: { ...SCORES, interval: [low, high] } }));
+  const verdict = (low: number, high: number, more: Partial<typeof SCORES> = {}) =>
+    read(studyReport({ ...RESULT, scores: { ...SCORES, interval: [low, high], ...more } }));
   assertStringIncludes(verdict(-0.1, 0.1), "The interval holds zero");
-  assertStringIncludes(verdict(-0.2, -0.1), "answers score lower");
+  assertStringIncludes(verdict(-0.2, -0.1, { signTest: 0.01 }), "answers score lower: the interval");
+  assertStringIncludes(
+    verdict(0.1, 0.2, { signTest: 0.51 }),
+    "the sign test does not tell the two models apart",
+  );
+  const one = verdict(0.5, 0.5, { pairs: 1, wins: 1, ties: 0, losses: 0, signTest: 1 });
+  assertStringIncludes(one, "over 1 question.");
+  assertStringIncludes(one, "So few questions tell nothing");
+  const same = { wins: 0, ties: 50, losses: 0, signTest: 1 };
+  assertStringIncludes(verdict(0, 0, same), "Both models' answers score the same");
+  assertStringIncludes(
+    read(studyReport({ ...RESULT, answers: [] })),
+    "No question was asked: there are no answers",
+  );
 });
 
 Deno.test("a run of one step, of none, or without finite figures still makes a page", () => {

@@ -10,6 +10,7 @@ import { Progress } from "../report/progress.ts";
 import { NANO_TRAINING, type Study, study } from "../report/study.ts";
 import type { LazyScorer } from "../report/study_judge.ts";
 import { STUDY_PRESET } from "../report/study_preset.ts";
+import { plain } from "../report/text.ts";
 import type { TrainStep } from "../train/trainer.ts";
 import type { STUDY } from "./command_flags.ts";
 import { UsageError, type Values } from "./flags.ts";
@@ -193,22 +194,31 @@ class Shown {
 /** A look at what changed, before the report is opened. */
 function showAnswers({ answers, lossBase, lossTuned, scores }: Study["result"]): void {
   for (const { prompt, base, tuned } of answers.slice(0, 8)) {
-    const question = prompt.split("\n\nHuman:").at(-1)!.replace("\n\nAssistant:", "").trim();
-    printLine(`\n${question}\n  before: ${short(base)}\n  after:  ${short(tuned)}`);
+    const question = prompt.split("\n\nHuman:").at(-1)!.replace("\n\nAssistant:", "");
+    printLine(`\n${short(question)}\n  before: ${short(base)}\n  after:  ${short(tuned)}`);
   }
   if (answers.length > 8) printLine(`\n(${answers.length - 8} more answers are in the report)`);
   printLine(`\nheld-out loss ${lossBase.toFixed(4)} before, ${lossTuned.toFixed(4)} after`);
   if (!scores) return;
-  const { meanBase, meanTuned, interval: [low, high], wins, ties, losses } = scores;
+  const { meanBase, meanTuned, difference, interval: [low, high], wins, ties, losses } = scores;
   printLine(
-    `mean reward ${meanBase.toFixed(4)} before, ${meanTuned.toFixed(4)} after; the difference is between ` +
-      `${low.toFixed(4)} and ${high.toFixed(4)}; ${wins} better, ${ties} equal, ${losses} worse`,
+    `mean reward ${meanBase.toFixed(4)} before, ${meanTuned.toFixed(4)} after; difference ${
+      difference.toFixed(4)
+    } ` +
+      `(95 % interval ${low.toFixed(4)} to ${
+        high.toFixed(4)
+      }); ${wins} better, ${ties} equal, ${losses} worse`,
   );
 }
 
+/** Somebody's text on one line, without what would steer the terminal. */
 function short(text: string): string {
-  const line = text.replaceAll(/\s+/g, " ").trim();
-  return line === "" ? "(nothing)" : line.length > 160 ? `${line.slice(0, 157)}…` : line;
+  const letters = [...plain(text.replaceAll(/\s+/g, " ")).trim()];
+  return letters.length === 0
+    ? "(nothing)"
+    : letters.length > 160
+    ? `${letters.slice(0, 157).join("")}…`
+    : letters.join("");
 }
 
 /** Whether files there may be read and written without a question to the person; asks nothing. */

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { formatBytes, formatDuration, formatNumber } from "./text.ts";
+import { formatBytes, formatDuration, formatNumber, plain } from "./text.ts";
 
 /** Where progress is written; `Deno.stderr` is one. */
 export interface ProgressStream {
@@ -230,11 +230,6 @@ export class Progress {
       }
     }, undefined);
   }
-}
-
-/** A file's name or a field may come from a server: nothing in it may steer the terminal. */
-function plain(text: string): string {
-  return text.replace(/\p{C}/gu, "");
 }
 
 function attempt<T>(action: () => T, otherwise: T): T {

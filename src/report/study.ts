@@ -172,7 +172,10 @@ async function run(model: GPT2, options: StudyOptions): Promise<Study> {
     const before = await measureLoss(model, held, how, "loss-base", part("loss, plain"));
     const asked = pickQuestions(model, held, { questions, maxTokens, seed });
     if (asked.length < questions) {
-      note(`only ${asked.length} questions: no more of the held-out data fit the window with their answers`);
+      note(
+        `only ${asked.length} of ${questions} questions: the rest of the held-out data has none, or none that fits ` +
+          "the window with its answer",
+      );
     }
     const prompts = asked.map(({ prompt }) => prompt);
     const ask = (which: "answers-base" | "answers-tuned", name: string) =>

@@ -44,7 +44,7 @@ export async function readData(
   if (kept < 1) {
     throw new WhetError(
       "option",
-      "data: a single example leaves nothing to hold out; give more, or evalData",
+      "data: a single example leaves nothing to hold out; give more, or evalData (--eval-data)",
     );
   }
   const rest = data.length - kept;

@@ -15,7 +15,7 @@ import { formatNumber } from "./text.ts";
  *
  * @param result What was found.
  * @param wanted Steps per mean [about a fortieth of the run: the study's 1,000 for its 60,000].
- * @returns SVG documents by file name: loss curves if steps were taken, differences if answers were scored.
+ * @returns SVG documents by file name: loss curves if steps were taken, differences if scores differ.
  */
 export function studyPictures(result: StudyResult, wanted?: number): Record<string, string> {
   return { ...lossPictures(result, wanted), ...scorePictures(result) };
@@ -38,7 +38,7 @@ function lossPictures({ points, evalPoints }: StudyResult, wanted?: number): Rec
 function scorePictures({ scores, answers }: StudyResult): Record<string, string> {
   const differences = answers.map(({ scoreBase, scoreTuned }) => scoreTuned! - scoreBase!)
     .filter(Number.isFinite);
-  if (!scores || differences.length === 0) return {};
+  if (!scores || differences.every((difference) => difference === 0)) return {};
   const { interval, level } = scores;
   return { "scores.svg": scoreChart(differences, { interval, level }) };
 }

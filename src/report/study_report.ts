@@ -4,7 +4,7 @@
  * @module
  */
 import { answerCards } from "./report_answers.ts";
-import { scoreSection } from "./report_scores.ts";
+import { questions, scoreSection } from "./report_scores.ts";
 import { REPORT_STYLE } from "./report_style.ts";
 import { niceWindow } from "./series.ts";
 import { studyPictures } from "./study_files.ts";
@@ -114,7 +114,7 @@ function summary(data: StudyResult): string {
   const judged = scores
     ? ` The reward model's mean score went from <b>${score(scores.meanBase)}</b> to <b>${
       score(scores.meanTuned)
-    }</b> over ${count(scores.pairs)} questions.`
+    }</b> over ${questions(scores.pairs)}.`
     : "";
   const text = data.adapter === undefined ? "text that it never trained on" : "held-out text";
   return `On ${text}, the loss of ${escapeText(data.model)} ${verb} ${from} nats per ` +
@@ -196,6 +196,8 @@ function lossTable(data: StudyResult): string {
     evalTokens ? `Means over ${count(evalTokens)} tokens of held-out text.` : "",
     data.scores
       ? ""
+      : data.answers.length === 0
+      ? "No question was asked: there are no answers to score, and only likelihoods are reported."
       : "No reward model was given: answers were not scored, and only likelihoods are reported.",
   ].filter((note) => note !== "");
   return `<div class="scroll"><table class="figures">

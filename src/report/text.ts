@@ -29,6 +29,17 @@ export function escapeText(text: string): string {
 }
 
 /**
+ * Text made safe for a terminal: a file's name from a server, or a model's answer, must not steer it.
+ *
+ * @param text Anything at all.
+ * @returns Text without control characters, lone surrogates, and formats such as those that turn its direction; emoji stay
+ * joined.
+ */
+export function plain(text: string): string {
+  return text.replace(/[^\P{C}\u200d]/gu, "");
+}
+
+/**
  * A number for people: thousands grouped, at most `digits` significant digits where it is a fraction.
  *
  * @param value The number; NaN and infinities are written as such.
@@ -49,8 +60,9 @@ export function formatNumber(value: number, digits = 4): string {
   else if (size !== 0 && (size < 1e-3 || size >= 1e15)) {
     const [mantissa, power] = size.toExponential(digits - 1).split("e");
     text = `${Number(mantissa)}e${Number(power)}`;
-  } else if (Number.isInteger(size) || size >= 10 ** digits) text = Math.round(size).toLocaleString("en-US");
-  else text = size.toPrecision(digits);
+  } else if (Number.isInteger(size) || size >= 10 ** (digits - 1)) {
+    text = Math.round(size).toLocaleString("en-US");
+  } else text = size.toPrecision(digits);
   return value < 0 ? `−${text}` : text;
 }
 

@@ -165,17 +165,20 @@ export async function* scoreStretches(
   for (let start = 0; start < pairs.length; start += stretch) {
     signal?.throwIfAborted();
     const part = pairs.slice(start, start + stretch);
-    const scores = await scorer.score(part, {
-      signal,
-      onProgress: (done) => onProgress?.(start + done, pairs.length),
-    });
+    // Not every scorer tells of its last batch.
+    let told = 0;
+    const tell = (done: number) => {
+      if (done > told) onProgress?.(start + done, pairs.length);
+      told = done;
+    };
+    const scores = await scorer.score(part, { signal, onProgress: tell });
     if (scores.length !== part.length || !scores.every(Number.isFinite)) {
       throw new WhetError(
         "diverged",
         `${scorer.name}: the score of an answer is not a number; its weights are broken`,
       );
     }
-    onProgress?.(start + part.length, pairs.length);
+    tell(part.length);
     yield { start, scores };
   }
 }
