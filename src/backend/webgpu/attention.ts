@@ -6,6 +6,7 @@
 import { WhetError } from "../../errors.ts";
 import type * as K from "../../tensor/backend.ts";
 import { elementwise, SCALARS } from "./elementwise.ts";
+import { groupLimits } from "./features.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
 import { slice } from "./slices.ts";
@@ -33,10 +34,13 @@ export function tiledVariant(C: number, heads: number): { D: number; constants: 
   return { D, constants: { D, CHUNKS: Math.ceil(D / TILE), DEPTH, VECTORS, ELEMENT } };
 }
 
-/** How many of the tiles of all of D that a workgroup needs again and again it can hold: all that it wants, or none. */
+/**
+ * How many of the tiles of all of D that a workgroup needs again and again it holds: all that it wants, or none where they
+ * would take more than two thirds of the memory that it may have, for others are to run beside it.
+ */
 export function held(gpu: Gpu, D: number, wanted: number): number {
   const bytes = wanted * TILE * (Math.ceil(D / 4) | 1) * 16 + TILES_BYTES;
-  return bytes <= gpu.device.limits.maxComputeWorkgroupStorageSize ? wanted : 0;
+  return bytes * 1.5 <= groupLimits(gpu.device).bytes ? wanted : 0;
 }
 
 /** Causal self-attention within sequences. */

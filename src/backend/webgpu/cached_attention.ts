@@ -10,6 +10,7 @@ import { runsLargeGroups } from "./features.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
 import { slice } from "./slices.ts";
+import type { Constants } from "./template.ts";
 
 /** Tokens at most that each have workgroups of their own; more go through the cache in tiles. */
 const MAX_ALONE = 64;
@@ -41,11 +42,8 @@ export function cachedAttention(gpu: Gpu, args: CachedAttentionArgs): void {
     );
   }
   const HALF = keys.dtype === "f16";
-  const VECTORS = D % 4 === 0;
-  const CACHED = VECTORS ? (HALF ? "vec2u" : "vec4f") : HALF ? "u32" : "f32";
-  const ELEMENT = VECTORS ? "vec4f" : "f32";
-  const constants = { D, VECTORS, ELEMENT, HALF, CACHED, BLOCKS: Boolean(blocks), BLOCK: CACHE_BLOCK };
-  const W = VECTORS ? C / 4 : HALF ? Math.ceil(C / 2) : C;
+  const BLOCKS = Boolean(blocks);
+  const W = D % 4 === 0 ? C / 4 : HALF ? Math.ceil(C / 2) : C;
   const perSlot = blocks ? blocks.shape[1] : keys.shape[1];
   const bindings = {
     qkv: slice(args.qkv),
@@ -59,15 +57,15 @@ export function cachedAttention(gpu: Gpu, args: CachedAttentionArgs): void {
 
   if (T > MAX_ALONE) {
     const store = { length: T * W, H, W, perSlot };
+    const constants = variant(D, HALF, BLOCKS);
     gpu.run("cache_store", bindings, store, [Math.ceil(T * W / 256)], constants);
-    const variant = { ...tiles, ...constants, OUT: "out", HELD: held(gpu, D, 1) };
+    const tiled = { ...tiles, ...constants, OUT: "out", HELD: held(gpu, D, 1) };
     const grid = [Math.ceil(T / TILE), H] as const;
-    gpu.run("attention", { ...bindings, out }, { T, H, scale, perSlot }, grid, variant);
+    gpu.run("attention", { ...bindings, out }, { T, H, scale, perSlot }, grid, tiled);
     return;
   }
 
   const QUADS = Math.ceil(D / 4);
-  const alone = { ...constants, QUADS, LANES: 2 ** Math.ceil(Math.log2(QUADS)) };
   // Whether the cache lies in blocks or not, results have the same bits.
   const most = Math.ceil((blocks ? perSlot * CACHE_BLOCK : perSlot) / CACHE_BLOCK) * CACHE_BLOCK;
   const stretch = Math.ceil(most / STRETCH / MAX_PARTS) * STRETCH;
@@ -75,20 +73,36 @@ export function cachedAttention(gpu: Gpu, args: CachedAttentionArgs): void {
   const length = T * H * parts * (QUADS + 1) * 4;
   if (most <= MAX_STRETCH || T * H >= ENOUGH_GROUPS || length * 4 > gpu.maxBindingBytes) {
     const params = { H, perSlot, W, stretch: most, parts: 1, scale };
-    gpu.run("cached_attention", { ...bindings, out }, params, [1, T * H], {
-      ...alone,
-      THREADS: threads(gpu, most),
-    });
+    const whole = variant(D, HALF, BLOCKS, threads(gpu, most));
+    gpu.run("cached_attention", { ...bindings, out }, params, [1, T * H], whole);
     return;
   }
   temporary(gpu, [length], (tensor) => {
     const sums = slice(tensor);
     const params = { H, perSlot, W, stretch, parts, scale };
-    const split = { ...alone, THREADS: STRETCH, SPLIT: true };
+    const split = variant(D, HALF, BLOCKS, STRETCH, true);
     gpu.run("cached_attention", { ...bindings, sums }, params, [parts, T * H], split);
     const { positions } = bindings;
-    gpu.run("cached_attention_merge", { positions, sums, out }, params, [1, T * H], alone);
+    gpu.run("cached_attention_merge", { positions, sums, out }, params, [1, T * H], split);
   });
+}
+
+const variants = new Map<string, Constants>();
+
+/** The variant of the kernels for heads of a width over a cache of a kind, the same object every time. */
+function variant(D: number, HALF: boolean, BLOCKS: boolean, THREADS = 0, SPLIT = false): Constants {
+  const key = `${D} ${HALF} ${BLOCKS} ${THREADS} ${SPLIT}`;
+  let found = variants.get(key);
+  if (!found) {
+    const VECTORS = D % 4 === 0;
+    const CACHED = VECTORS ? (HALF ? "vec2u" : "vec4f") : HALF ? "u32" : "f32";
+    const cache = { HALF, CACHED, BLOCKS, BLOCK: CACHE_BLOCK };
+    const QUADS = Math.ceil(D / 4);
+    const LANES = 2 ** Math.ceil(Math.log2(QUADS));
+    const ELEMENT = VECTORS ? "vec4f" : "f32";
+    variants.set(key, found = { D, VECTORS, ELEMENT, ...cache, QUADS, LANES, THREADS, SPLIT });
+  }
+  return found;
 }
 
 /** Threads of a workgroup that goes through a whole context: 28 bytes of workgroup memory for each, and 1 KiB. */

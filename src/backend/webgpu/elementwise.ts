@@ -45,7 +45,8 @@ export function elementwise(
     const quads = count % 4 === 0 && constants.VECTORS !== false;
     const width = quads ? count / 4 : count;
     const grid = [Math.ceil(width / THREADS)] as const;
-    const variant = { ...(quads ? QUADS : SCALARS), ...constants };
+    const plain = quads ? QUADS : SCALARS;
+    const variant = constants === NO_CONSTANTS ? plain : { ...plain, ...constants };
     gpu.run(name, bindings, { length: width, first, ...params }, grid, variant);
   }
 }

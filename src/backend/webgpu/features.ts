@@ -25,10 +25,31 @@ export const NO_FEATURES: GpuFeatures = {
   enablesSubgroups: false,
 };
 
-/** Whether a device runs workgroups of 1024 threads, with so many bytes of memory to share. */
-export function runsLargeGroups({ limits }: GPUDevice, bytes: number): boolean {
-  return limits.maxComputeInvocationsPerWorkgroup >= 1024 && limits.maxComputeWorkgroupSizeX >= 1024 &&
-    limits.maxComputeWorkgroupStorageSize >= bytes;
+/** What a device lets a workgroup have. */
+export interface GroupLimits {
+  /** Threads, along the first axis. */
+  readonly threads: number;
+  /** Bytes of memory that they share. */
+  readonly bytes: number;
+}
+
+const groupLimitsOf = new WeakMap<GPUDevice, GroupLimits>();
+
+/** What a device lets a workgroup have; asked of it once, for that takes longer than one would think. */
+export function groupLimits(device: GPUDevice): GroupLimits {
+  let found = groupLimitsOf.get(device);
+  if (!found) {
+    const { limits } = device;
+    const threads = Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX);
+    groupLimitsOf.set(device, found = { threads, bytes: limits.maxComputeWorkgroupStorageSize });
+  }
+  return found;
+}
+
+/** Whether a device runs workgroups of 1024 threads that share so many bytes. */
+export function runsLargeGroups(device: GPUDevice, bytes: number): boolean {
+  const limits = groupLimits(device);
+  return limits.threads >= 1024 && limits.bytes >= bytes;
 }
 
 /** An adapter's device with all limits and those features that it grants. */

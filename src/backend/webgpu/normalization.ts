@@ -17,19 +17,32 @@ function columnSums({ device }: Gpu, rows: number): Constants {
   return { DEPTH: rows >= 512 && runsLargeGroups(device, 8192) ? 32 : 8 };
 }
 
-/** The variant of a kernel that holds a row of C elements in registers, and W, how many it takes them for. */
-function rows(C: number): { W: number; constants: Constants } {
-  const VECTORS = C % 4 === 0;
-  const W = VECTORS ? C / 4 : C;
-  const THREADS = W > 512 ? 256 : 64;
-  const ELEMENT = VECTORS ? "vec4f" : "f32";
-  return { W, constants: { THREADS, PER: Math.ceil(W / THREADS), VECTORS, ELEMENT } };
+/** The variants of the kernels that hold a row of C elements in registers, and W, how many they take them for. */
+interface Rows {
+  W: number;
+  forward: Constants;
+  backward: Constants;
+}
+
+const known = new Map<number, Rows>();
+
+function rows(C: number): Rows {
+  let found = known.get(C);
+  if (!found) {
+    const VECTORS = C % 4 === 0;
+    const W = VECTORS ? C / 4 : C;
+    const THREADS = W > 512 ? 256 : 64;
+    const ELEMENT = VECTORS ? "vec4f" : "f32";
+    const forward = { THREADS, PER: Math.ceil(W / THREADS), VECTORS, ELEMENT };
+    known.set(C, found = { W, forward, backward: { ...forward, PAIRS: true } });
+  }
+  return found;
 }
 
 /** out = (x − mean) · rstd · weight + bias. */
 export function layerNorm(gpu: Gpu, args: K.LayerNormArgs): void {
   const [T, C] = args.x.shape;
-  const { W, constants } = rows(C);
+  const { W, forward } = rows(C);
   gpu.run(
     "layer_norm",
     {
@@ -42,7 +55,7 @@ export function layerNorm(gpu: Gpu, args: K.LayerNormArgs): void {
     },
     { T, C, W, epsilon: args.epsilon },
     [T],
-    constants,
+    forward,
   );
 }
 
@@ -50,26 +63,26 @@ export function layerNorm(gpu: Gpu, args: K.LayerNormArgs): void {
 export function layerNormBackward(gpu: Gpu, args: K.LayerNormBackwardArgs): void {
   const [T, C] = args.x.shape;
   const { dX, dWeight, dBias } = args;
-  const forward = {
+  const given = {
     x: slice(args.x),
     mean: slice(args.mean),
     rstd: slice(args.rstd),
     dOut: slice(args.dOut),
   };
   if (dX) {
-    const { W, constants } = rows(C);
+    const { W, backward } = rows(C);
     gpu.run(
       "layer_norm_backward",
-      { ...forward, weight: slice(args.weight), dX: slice(dX) },
+      { ...given, weight: slice(args.weight), dX: slice(dX) },
       { T, C, W, accumulate: Number(args.accumulate ?? false) },
       [T],
-      { ...constants, PAIRS: true },
+      backward,
     );
   }
   if (dWeight || dBias) {
     gpu.run(
       "layer_norm_weights",
-      { ...forward, dWeight: dWeight && slice(dWeight), dBias: dBias && slice(dBias) },
+      { ...given, dWeight: dWeight && slice(dWeight), dBias: dBias && slice(dBias) },
       { rows: T, columns: C, wantsWeight: Number(!!dWeight), wantsBias: Number(!!dBias) },
       [Math.ceil(C / COLUMNS), 1],
       columnSums(gpu, T),

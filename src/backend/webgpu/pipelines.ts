@@ -47,6 +47,8 @@ export class PipelineCache {
   /** Pipelines made so far. */
   created = 0;
   readonly #kernels = new Map<string, Kernel>();
+  /** The same by the very object that said which variant: a name is not put together for every call. */
+  readonly #found = new WeakMap<Constants, Map<string, Kernel>>();
 
   /**
    * @param device Where they run.
@@ -65,17 +67,24 @@ export class PipelineCache {
    * A compiled variant.
    *
    * @param name The file in `kernels/`.
-   * @param constants What the variant is.
+   * @param constants What the variant is; an object that is passed again, unchanged, is found faster.
    * @param shared Read-only bindings to declare as writable, because their buffer is also written to:
    * WebGPU lets no dispatch use one buffer as both, even where the ranges are apart.
    * @throws {WhetError} `backend` if there is no such kernel or it does not parse.
    */
   get(name: string, constants: Constants, shared: readonly string[] = []): Kernel {
+    if (!shared.length) {
+      const found = this.#found.get(constants)?.get(name);
+      if (found) return found;
+    }
     let key = name;
     for (const constant in constants) key += ` ${constant}=${constants[constant]}`;
     for (const binding of shared) key += ` &${binding}`;
     let kernel = this.#kernels.get(key);
     if (!kernel) this.#kernels.set(key, kernel = this.#compile(name, key, constants, shared));
+    if (shared.length) return kernel;
+    const found = this.#found.get(constants) ?? new Map<string, Kernel>();
+    this.#found.set(constants, found.set(name, kernel));
     return kernel;
   }
 

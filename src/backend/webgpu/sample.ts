@@ -9,6 +9,7 @@ import { runsLargeGroups } from "./features.ts";
 import type { Gpu } from "./gpu.ts";
 import { temporary } from "./memory.ts";
 import { slice } from "./slices.ts";
+import type { Constants } from "./template.ts";
 
 /** Words of a row's options, as the kernel has them. */
 const ROW = 6;
@@ -16,6 +17,10 @@ const ROW = 6;
 const PART = 5;
 const EACH = 4;
 const STRETCH = 256 * EACH;
+const PARTS: Constants = { EACH };
+/** A workgroup of 256 threads to a row, and of 1024. */
+const NARROW: Constants = { BITS: 8 };
+const WIDE: Constants = { BITS: 10 };
 /** More tokens than that are worth a workgroup of 1024 threads, if the device has them and this memory for them. */
 const LARGE = 4096;
 const LARGE_BYTES = 20 << 10;
@@ -35,7 +40,7 @@ export function sample(gpu: Gpu, { logits, rows, seen, tokens, logProbs }: K.Sam
     floats[n * ROW + 4] = draw;
     words[n * ROW + 5] = slot;
   });
-  const BITS = V > LARGE && runsLargeGroups(gpu.device, LARGE_BYTES) ? 10 : 8;
+  const width = V > LARGE && runsLargeGroups(gpu.device, LARGE_BYTES) ? WIDE : NARROW;
   const parts = Math.ceil(V / STRETCH);
   const half = Math.min(16, 31 - Math.floor(Math.log2(V)));
   const atOnce = Math.max(1, Math.floor(gpu.maxBindingBytes / 4 / V / SLICE_ALIGNMENT)) * SLICE_ALIGNMENT;
@@ -52,9 +57,9 @@ export function sample(gpu: Gpu, { logits, rows, seen, tokens, logProbs }: K.Sam
           parts: slice(found),
         };
         const params = { N: count, V, words: seen ? seen.shape[1] : 0, half, parts };
-        gpu.run("sample_parts", bindings, params, [count * parts], { EACH });
+        gpu.run("sample_parts", bindings, params, [count * parts], PARTS);
         const chosen = { tokens: slice(tokens, first, count), logProbs: slice(logProbs, first, count) };
-        gpu.run("sample", { ...bindings, ...chosen }, params, [count], { BITS });
+        gpu.run("sample", { ...bindings, ...chosen }, params, [count], width);
       });
     });
   }
