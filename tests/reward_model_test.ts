@@ -61,8 +61,13 @@ Deno.test("a large embedding, packed by parts, is what it is packed at once", ()
     const config = parseDebertaConfig(V3.config, "config.json");
     for (const weights of ["f32", "f16", "q8", "q4"] as const) {
       const pack = async (part: number) => {
-        const placing = { backend, config, weights, longest: 64, checkpoint, found: [], owned: [] };
-        const packed = await packEmbedding(placing, "deberta.embeddings.word_embeddings.weight", part);
+        const placing = { backend, config, weights, checkpoint, owned: [] };
+        const packed = await packEmbedding(
+          placing,
+          "deberta.embeddings.word_embeddings.weight",
+          undefined,
+          part,
+        );
         const numbers = await backend.unpack(packed);
         backend.free(packed);
         return numbers;

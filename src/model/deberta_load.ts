@@ -84,14 +84,8 @@ export async function loadDeberta(source: string, options: LoadOptions = {}): Pr
     const owned: Matrix[] = [];
     try {
       const placed = await placeDeberta({
-        backend,
-        config,
-        weights,
-        longest,
-        checkpoint,
-        found,
-        owned,
-        signal,
+        ...{ backend, config, weights, tokenizer, longest },
+        ...{ checkpoint, found, owned, signal },
       });
       return { name, config, tokenizer, longest, backend, ownsBackend, weights, placed };
     } catch (error) {

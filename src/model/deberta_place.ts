@@ -7,9 +7,17 @@
 import type { Checkpoint } from "../format/checkpoint.ts";
 import type { Backend } from "../tensor/backend.ts";
 import type { Dense, Norm, RelativePositions } from "../tensor/ops.ts";
-import { codeBytes, scalesShape } from "../tensor/stored.ts";
+import { codeBytes, isGrouped, scalesShape } from "../tensor/stored.ts";
 import type { Matrix, PackedMatrix, StoredMatrix, Tensor, WeightFormat } from "../tensor/tensor.ts";
-import { type DebertaLayer, type DebertaWeights, placesOf } from "./deberta.ts";
+import type { UnigramTokenizer } from "../text/unigram.ts";
+import {
+  type DebertaConvolution,
+  type DebertaEmbeddings,
+  type DebertaLayer,
+  type DebertaWeights,
+  placesOf,
+} from "./deberta.ts";
+import { Calibration, type ExactDense } from "./deberta_calibrate.ts";
 import type { DebertaConfig } from "./deberta_config.ts";
 import { relativeRows } from "./deberta_positions.ts";
 import { type Found, readParameters } from "./parameters.ts";
@@ -22,6 +30,8 @@ export interface Placing {
   config: DebertaConfig;
   /** How its matrices are stored; the pooler's is always f32. */
   weights: WeightFormat;
+  /** Its tokenizer, for the texts that quantised weights are calibrated with. */
+  tokenizer: UnigramTokenizer;
   /** The longest sequence. */
   longest: number;
   /** Gives the numbers. */
@@ -44,35 +54,39 @@ export interface PlacedDeberta {
   owned: readonly Matrix[];
 }
 
+const WORDS = "deberta.embeddings.word_embeddings.weight";
+const RELATIVE = "deberta.encoder.rel_embeddings.weight";
 /** Rows of an embedding are packed in parts of about so many numbers (32 MiB). */
 const PART = 1 << 23;
-
-/** What a group of tensors becomes once all of them are there. */
-interface Recipe {
-  readonly needs: readonly string[];
-  readonly make: (values: (name: string) => Float32Array) => void;
-}
 
 /**
  * Places a DeBERTa's weights.
  *
  * The order of reading keeps the peak of memory low: relative embeddings first, for all layers' positions are projected
- * with them as the layers come; then the large token embedding, while nothing else is there; then one layer after the other.
+ * with them as the layers come; then the large token embedding, while nothing else is there; then what is left, and at last
+ * the layers one by one, through which the texts go that quantised weights are calibrated with.
  */
 export async function placeDeberta(placing: Placing): Promise<PlacedDeberta> {
-  const { backend, checkpoint, found, signal } = placing;
+  const { backend, config, checkpoint, found, weights, tokenizer, longest, signal } = placing;
   const relative = await relativeEmbeddings(placing);
+  const calibration = isGrouped(weights) ? new Calibration(backend, config, tokenizer, longest) : undefined;
   try {
-    const word_embeddings = await packEmbedding(placing, "deberta.embeddings.word_embeddings.weight");
-    const recipes = new Recipes(placing, relative, word_embeddings);
-    const rest = found.filter(({ name }) => recipes.wanted.has(name));
-    for await (const parameter of readParameters(checkpoint, rest, "f32", signal)) {
-      // Plain: no file of a DeBERTa has a note of Whet's on stored matrices.
-      if ("values" in parameter) recipes.take(parameter.name, parameter.values);
+    const word_embeddings = await packEmbedding(placing, WORDS, calibration);
+    const placement = new Placement(placing, relative, calibration);
+    for (const names of placement.parts()) {
+      const wanted = found.filter(({ name }) => names.has(name));
+      const values = new Map<string, Float32Array>();
+      for await (const parameter of readParameters(checkpoint, wanted, "f32", signal)) {
+        // Plain: no file of a DeBERTa has a note of Whet's on stored matrices.
+        if ("values" in parameter) values.set(parameter.name, parameter.values);
+      }
+      placement.place(values, word_embeddings);
+      for (const each of values.values()) letGo(each);
     }
-    return recipes.finish();
+    return placement.finish();
   } finally {
     if (relative) backend.free(relative.rows);
+    calibration?.[Symbol.dispose]();
   }
 }
 
@@ -89,8 +103,7 @@ async function relativeEmbeddings(placing: Placing): Promise<Relative | null> {
   const { hidden_size: C, norm_rel_ebd, layer_norm_eps: epsilon, pos_att_type } = config;
   if (!config.relative_attention || pos_att_type.length === 0) return null;
   const { first, count: P, buckets } = relativeRows(config, longest);
-  const name = "deberta.encoder.rel_embeddings.weight";
-  const x = backend.upload(await checkpoint.readRowsF32(name, first, P), [P, C]);
+  const x = backend.upload(await checkpoint.readRowsF32(RELATIVE, first, P), [P, C]);
   const places = backend.upload(buckets);
   owned.push(places);
   if (norm_rel_ebd === "none") return { rows: x, buckets: places };
@@ -116,16 +129,26 @@ async function relativeEmbeddings(placing: Placing): Promise<Relative | null> {
  *
  * @param placing Where and how; its vocabulary and the embedding's width are the matrix's.
  * @param name The tensor.
+ * @param calibration Takes those of its numbers that it needs.
  * @param part About how many numbers are f32 at once.
  * @returns The same numbers as packed at once, on backends whose own scales come back from {@linkcode Backend.unpackStored}.
  */
-export async function packEmbedding(placing: Placing, name: string, part = PART): Promise<PackedMatrix> {
+export async function packEmbedding(
+  placing: Omit<Placing, "tokenizer" | "found" | "longest">,
+  name: string,
+  calibration?: Calibration,
+  part = PART,
+): Promise<PackedMatrix> {
   const { backend, config, weights: format, checkpoint, owned, signal } = placing;
   const { vocab_size: rows, embedding_size: columns } = config;
   const keep = (matrix: PackedMatrix) => (owned.push(matrix), matrix);
   const many = Math.max(2, 2 * Math.floor(part / columns / 2)); // an even number, that q4's parts end at bytes' ends
   if (format === "f32" || rows <= many) {
-    return keep(backend.pack(await checkpoint.readF32(name), rows, columns, format, 1));
+    const values = await checkpoint.readF32(name);
+    calibration?.takeWords(values, 0, rows);
+    const packed = keep(backend.pack(values, rows, columns, format, 1));
+    letGo(values);
+    return packed;
   }
   const [, groups] = scalesShape(rows, columns, 1);
   const stored: StoredMatrix = {
@@ -138,6 +161,7 @@ export async function packEmbedding(placing: Placing, name: string, part = PART)
     signal?.throwIfAborted();
     const n = Math.min(many, rows - row);
     const values = await checkpoint.readRowsF32(name, row, n);
+    calibration?.takeWords(values, row, n);
     const packed = backend.pack(values, n, columns, format, 1);
     letGo(values);
     try {
@@ -158,122 +182,97 @@ export async function packEmbedding(placing: Placing, name: string, part = PART)
   return matrix;
 }
 
-/** Makes the network's weights of a checkpoint's tensors, as they come. */
-class Recipes {
-  /** The tensors that are wanted. */
-  readonly wanted: ReadonlyMap<string, Recipe>;
-  readonly #waiting = new Map<string, Float32Array>();
-  readonly #tensors = new Map<string, Tensor>();
-  readonly #packed = new Map<string, PackedMatrix>();
-  readonly #positions: RelativePositions[] = [];
-  #classifier = { weight: new Float32Array(), bias: new Float32Array() };
+/** The network's weights, part by part: all but the layers, then each layer. */
+class Placement {
+  readonly #layers: DebertaLayer[] = [];
+  #embeddings!: DebertaEmbeddings;
+  #conv?: DebertaConvolution;
+  #pooler!: Dense;
+  #classifier!: PlacedDeberta["classifier"];
+  /** Exact weights of what is rounded in the part that is being placed, and of the convolution. */
+  readonly #exact = new Map<Dense, ExactDense>();
 
   constructor(
     private readonly placing: Placing,
     private readonly relative: Relative | null,
-    private readonly wordEmbeddings: PackedMatrix,
-  ) {
-    const recipes = [...this.#recipes()];
-    this.wanted = new Map(recipes.flatMap((recipe) => recipe.needs.map((name) => [name, recipe])));
-  }
+    private readonly calibration?: Calibration,
+  ) {}
 
-  /** Takes a tensor's numbers, which are no longer there afterwards. */
-  take(name: string, values: Float32Array): void {
-    const recipe = this.wanted.get(name)!;
-    this.#waiting.set(name, values);
-    if (!recipe.needs.every((need) => this.#waiting.has(need))) return;
-    recipe.make((need) => this.#waiting.get(need)!);
-    for (const need of recipe.needs) {
-      letGo(this.#waiting.get(need)!);
-      this.#waiting.delete(need);
-    }
-  }
-
-  *#recipes(): Generator<Recipe> {
+  /** The names of the tensors of each part, in order. */
+  parts(): Set<string>[] {
     const { found, config } = this.placing;
-    const own = new Set([
-      "deberta.embeddings.word_embeddings.weight",
-      "deberta.encoder.rel_embeddings.weight",
-    ]);
-    const groups = new Map<string, string[]>();
+    const parts = Array.from({ length: 1 + config.num_hidden_layers }, () => new Set<string>());
     for (const { name } of found) {
-      if (own.has(name) || name.startsWith("deberta.encoder.LayerNorm.")) continue;
-      const group = /^(deberta\.encoder\.layer\.\d+\.attention\.self|classifier)\./.exec(name)?.[1] ??
-        (/(position|token_type)_embeddings/.test(name) ? "places" : name);
-      groups.set(group, [...groups.get(group) ?? [], name]);
+      if (name === WORDS || name === RELATIVE || name.startsWith("deberta.encoder.LayerNorm.")) continue;
+      const layer = /^deberta\.encoder\.layer\.(\d+)\./.exec(name)?.[1];
+      parts[layer === undefined ? 0 : 1 + Number(layer)].add(name);
     }
-    for (const [group, needs] of groups) {
-      const layer = /layer\.(\d+)\.attention\.self$/.exec(group)?.[1];
-      yield {
-        needs,
-        make: (values) => {
-          if (layer !== undefined) return this.#attention(Number(layer), group, values);
-          if (group === "places") return this.#places(values);
-          if (group === "classifier") return this.#classify(values);
-          if (group === "deberta.encoder.conv.conv.weight") return this.#convolution(group, values(group));
-          this.#place(group, values(group), needs.includes("pooler.dense.weight") ? "f32" : undefined);
-        },
-      };
-    }
-    if (!groups.has("places")) {
-      this.#upload("places", new Float32Array(config.embedding_size), [1, config.embedding_size]);
-    }
+    return parts;
   }
 
-  #upload(name: string, values: Float32Array, shape?: readonly number[]): Tensor {
+  /** Places a part, of which all tensors are there. */
+  place(values: ReadonlyMap<string, Float32Array>, words: PackedMatrix): void {
+    const get = (name: string) => values.get(name)!;
+    if (!this.#embeddings) return this.#placeRest(get, words);
+    const index = this.#layers.length;
+    const layer = this.#layer(`deberta.encoder.layer.${index}`, get);
+    this.#layers.push(layer);
+    this.calibration?.layer(layer, this.#exact, index === 0 ? this.#conv : undefined);
+    this.#exact.clear();
+  }
+
+  #upload(values: Float32Array, shape?: readonly number[]): Tensor {
     const tensor = this.placing.backend.upload(values, shape);
     this.placing.owned.push(tensor);
-    this.#tensors.set(name, tensor);
     return tensor;
   }
 
-  #pack(
-    name: string,
-    values: Float32Array,
-    rows: number,
-    columns: number,
+  /** A matrix (out, in) as it is to be stored, and its exact numbers for as long as its part is placed. */
+  #dense(
+    weight: Float32Array,
+    shape: readonly [number, number],
+    bias?: Float32Array,
     format: WeightFormat = this.placing.weights,
-  ): void {
-    const matrix = this.placing.backend.pack(values, rows, columns, format, 1);
-    this.placing.owned.push(matrix);
-    this.#packed.set(name, matrix);
+  ): Dense {
+    const { backend, owned } = this.placing;
+    const matrix = backend.pack(weight, ...shape, format, 1);
+    owned.push(matrix);
+    const dense = { weight: matrix, bias: bias && this.#upload(bias) };
+    if (this.calibration && isGrouped(format)) this.#exact.set(dense, { weight, bias });
+    return dense;
   }
 
-  #place(name: string, values: Float32Array, format?: WeightFormat): void {
-    const [rows, columns] = this.placing.found.find((each) => each.name === name)!.shape;
-    if (columns === undefined) this.#upload(name, values);
-    else this.#pack(name, values, rows, columns, format);
+  #norm(name: string, get: Get): Norm {
+    return { weight: this.#upload(get(`${name}.weight`)), bias: this.#upload(get(`${name}.bias`)) };
   }
 
-  /** What is added to a token's embedding: its position's and its type's, one row for each pair of them. */
-  #places(values: (name: string) => Float32Array): void {
-    const { config, longest } = this.placing;
-    const { embedding_size: E } = config;
-    const { places, types } = placesOf(config, longest);
-    const position = config.position_biased_input
-      ? values("deberta.embeddings.position_embeddings.weight")
-      : null;
-    const type = types > 1 ? values("deberta.embeddings.token_type_embeddings.weight") : null;
-    const sums = new Float32Array(places * types * E);
-    for (let row = 0; row < places * types; row++) {
-      const [p, t] = [Math.floor(row / types), row % types];
-      for (let c = 0; c < E; c++) {
-        sums[row * E + c] = (position ? position[p * E + c] : 0) + (type ? type[t * E + c] : 0);
-      }
-    }
-    this.#upload("places", sums, [places * types, E]);
+  #layer(name: string, get: Get): DebertaLayer {
+    const { hidden_size: C, intermediate_size } = this.placing.config;
+    const dense = (part: string, out: number, width: number) =>
+      this.#dense(get(`${name}.${part}.weight`), [out, width], get(`${name}.${part}.bias`));
+    const self = `${name}.attention.self`;
+    const positions = this.#positions(self, get);
+    const together = (what: string) =>
+      joined(["query_proj", "key_proj", "value_proj"].map((part) => get(`${self}.${part}.${what}`)));
+    return {
+      attention: {
+        qkv: this.#dense(together("weight"), [3 * C, C], together("bias")),
+        positions,
+        output: dense("attention.output.dense", C, C),
+        LayerNorm: this.#norm(`${name}.attention.output.LayerNorm`, get),
+      },
+      intermediate: dense("intermediate.dense", intermediate_size, C),
+      output: dense("output.dense", C, intermediate_size),
+      LayerNorm: this.#norm(`${name}.output.LayerNorm`, get),
+    };
   }
 
-  /** Query, key and value as one matrix, and the projected positions. */
-  #attention(layer: number, self: string, values: (name: string) => Float32Array): void {
-    const { hidden_size: C, pos_att_type, share_att_key } = this.placing.config;
-    const parts = ["query_proj", "key_proj", "value_proj"];
-    this.#pack(`${self}.weight`, joined(parts.map((part) => values(`${self}.${part}.weight`))), 3 * C, C);
-    this.#upload(`${self}.bias`, joined(parts.map((part) => values(`${self}.${part}.bias`))));
-    if (!this.relative) return void (this.#positions[layer] = {});
+  #positions(self: string, get: Get): RelativePositions {
+    if (!this.relative) return {};
+    const { pos_att_type, share_att_key } = this.placing.config;
     const project = (part: string) =>
-      this.#projectPositions(values(`${self}.${part}.weight`), values(`${self}.${part}.bias`));
-    this.#positions[layer] = {
+      this.#projectPositions(get(`${self}.${part}.weight`), get(`${self}.${part}.bias`));
+    return {
       buckets: this.relative.buckets,
       ...(pos_att_type.includes("c2p")
         ? { positionKeys: project(share_att_key ? "key_proj" : "pos_key_proj") }
@@ -298,89 +297,89 @@ class Recipes {
     return out;
   }
 
-  /** (C, C, taps) as a matrix for each tap. */
-  #convolution(name: string, values: Float32Array): void {
-    const { hidden_size: C, conv_kernel_size: taps } = this.placing.config;
-    for (let tap = 0; tap < taps; tap++) {
-      this.#pack(
-        `${name}.${tap}`,
-        Float32Array.from({ length: C * C }, (_, i) => values[i * taps + tap]),
-        C,
-        C,
-      );
+  /** All but the layers. */
+  #placeRest(get: Get, word_embeddings: PackedMatrix): void {
+    const { hidden_size: C, embedding_size: E, conv_kernel_size } = this.placing.config;
+    const embeddings = "deberta.embeddings";
+    this.#embeddings = {
+      word_embeddings,
+      places: this.#places(get),
+      ...(E === C ? {} : { embed_proj: this.#dense(get(`${embeddings}.embed_proj.weight`), [C, E]) }),
+      LayerNorm: this.#norm(`${embeddings}.LayerNorm`, get),
+    };
+    this.calibration?.begin(this.#embeddings, this.#exact);
+    this.#exact.clear();
+    this.#pooler = this.#dense(get("pooler.dense.weight"), [C, C], get("pooler.dense.bias"), "f32");
+    this.#classifier = { weight: get("classifier.weight").slice(), bias: get("classifier.bias").slice() };
+    if (conv_kernel_size > 0) this.#conv = this.#convolution("deberta.encoder.conv", get);
+  }
+
+  /** What is added to a token's embedding: its position's and its type's, one row for each pair of them. */
+  #places(get: Get): Tensor {
+    const { config, longest } = this.placing;
+    const { embedding_size: E } = config;
+    const { places, types } = placesOf(config, longest);
+    const position = config.position_biased_input
+      ? get("deberta.embeddings.position_embeddings.weight")
+      : null;
+    const type = types > 1 ? get("deberta.embeddings.token_type_embeddings.weight") : null;
+    const sums = new Float32Array(places * types * E);
+    for (let row = 0; row < places * types; row++) {
+      const [p, t] = [Math.floor(row / types), row % types];
+      for (let c = 0; c < E; c++) {
+        sums[row * E + c] = (position ? position[p * E + c] : 0) + (type ? type[t * E + c] : 0);
+      }
     }
+    return this.#upload(sums, [places * types, E]);
   }
 
-  #classify(values: (name: string) => Float32Array): void {
-    this.#classifier = {
-      weight: values("classifier.weight").slice(),
-      bias: values("classifier.bias").slice(),
+  /** (C, C, taps) as a matrix for each tap. */
+  #convolution(name: string, get: Get): DebertaConvolution {
+    const { hidden_size: C, conv_kernel_size: taps } = this.placing.config;
+    const weight = get(`${name}.conv.weight`);
+    return {
+      taps: Array.from({ length: taps }, (_, tap) =>
+        this.#dense(
+          Float32Array.from({ length: C * C }, (_, i) => weight[i * taps + tap]),
+          [C, C],
+          tap === 0 ? get(`${name}.conv.bias`).slice() : undefined, // It outlives its part, until the first layer.
+        )),
+      LayerNorm: this.#norm(`${name}.LayerNorm`, get),
     };
   }
 
-  /** The network's weights, once all tensors were taken. */
+  /** All of it, once every part was placed. */
   finish(): PlacedDeberta {
-    const { config, owned } = this.placing;
-    const dense = (name: string): Dense => ({
-      weight: this.#packed.get(`${name}.weight`)!,
-      bias: this.#tensors.get(`${name}.bias`),
-    });
-    const norm = (name: string): Norm => ({
-      weight: this.#tensors.get(`${name}.weight`)!,
-      bias: this.#tensors.get(`${name}.bias`)!,
-    });
-    const layerOf = (index: number): DebertaLayer => {
-      const name = `deberta.encoder.layer.${index}`;
-      return {
-        attention: {
-          qkv: dense(`${name}.attention.self`),
-          positions: this.#positions[index],
-          output: dense(`${name}.attention.output.dense`),
-          LayerNorm: norm(`${name}.attention.output.LayerNorm`),
-        },
-        intermediate: dense(`${name}.intermediate.dense`),
-        output: dense(`${name}.output.dense`),
-        LayerNorm: norm(`${name}.output.LayerNorm`),
-      };
-    };
-    const embed_proj = this.#packed.get("deberta.embeddings.embed_proj.weight");
-    const conv = "deberta.encoder.conv";
-    const weights: DebertaWeights = {
-      embeddings: {
-        word_embeddings: this.wordEmbeddings,
-        places: this.#tensors.get("places")!,
-        ...(embed_proj ? { embed_proj: { weight: embed_proj } } : {}),
-        LayerNorm: norm("deberta.embeddings.LayerNorm"),
+    this.calibration?.finish(this.#pooler);
+    return {
+      weights: {
+        embeddings: this.#embeddings,
+        layer: this.#layers,
+        ...(this.#conv ? { conv: this.#conv } : {}),
+        pooler: this.#pooler,
       },
-      layer: Array.from({ length: config.num_hidden_layers }, (_, index) => layerOf(index)),
-      ...(config.conv_kernel_size > 0
-        ? {
-          conv: {
-            taps: Array.from({ length: config.conv_kernel_size }, (_, tap) => ({
-              weight: this.#packed.get(`${conv}.conv.weight.${tap}`)!,
-              bias: tap === 0 ? this.#tensors.get(`${conv}.conv.bias`) : undefined,
-            })),
-            LayerNorm: norm(`${conv}.LayerNorm`),
-          },
-        }
-        : {}),
-      pooler: dense("pooler.dense"),
+      classifier: this.#classifier,
+      owned: this.placing.owned,
     };
-    return { weights, classifier: this.#classifier, owned };
   }
 }
 
-/** Frees numbers that were copied, at once: the collector would let hundreds of MB of them gather. */
-function letGo({ buffer }: Float32Array | Uint8Array): void {
-  if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0);
-}
+/** A tensor's numbers by its name. */
+type Get = (name: string) => Float32Array;
 
+/** Numbers end to end; the parts are let go. */
 function joined(parts: readonly Float32Array[]): Float32Array {
   const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
   for (const part of parts) {
     all.set(part, at);
     at += part.length;
+    letGo(part);
   }
   return all;
+}
+
+/** Frees numbers that were copied, at once: the collector would let hundreds of MB of them gather. */
+function letGo({ buffer }: Float32Array | Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0);
 }
