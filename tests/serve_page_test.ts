@@ -41,7 +41,7 @@ async function open(
   });
   const url = `http://127.0.0.1:${server.addr.port}${PREFIX}`;
   const context = await browser.newContext(view);
-  context.setDefaultTimeout(8000);
+  context.setDefaultTimeout(15_000);
   const page = await context.newPage();
   const wrong: string[] = [];
   page.on("pageerror", (error) => wrong.push(String(error)));
@@ -177,6 +177,16 @@ Deno.test({ name: "the page at /, in Chromium", ignore: missing }, async (t) => 
             ["Hello!", answers[0], "And then?"],
             ["Hello!", answers[1], "And then?"],
           ]);
+          // What would be sent, for a shell.
+          await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+          await page.locator("#text").fill("It's me");
+          await page.getByRole("button", { name: "Copy as curl" }).click();
+          await page.getByRole("button", { name: "Copied" }).waitFor();
+          const command = await page.evaluate("navigator.clipboard.readText()") as string;
+          assertMatch(
+            command,
+            /^curl 'http:.*\/v1\/chat\/completions' [^]* -d '.*"content":"It'\\''s me".*'$/,
+          );
           await page.getByRole("button", { name: "New dialogue" }).click();
           assertEquals(await texts(page, ".answer"), []);
         },

@@ -480,6 +480,7 @@ function showMode() {
   for (const { log } of sides) {
     log.dataset.empty = isChat ? "Nothing said yet." : "The prompt and how it goes on will be here.";
   }
+  $("text").required = isChat; // No prompt is one too: the beginning of a text.
   $("clear").hidden = !isChat || !sides.some(({ log }) => log.firstChild);
 }
 
