@@ -18,19 +18,23 @@ export function eventStream(
 ): Response {
   const encoder = new TextEncoder();
   const encode = (data: string) => encoder.encode(`data: ${data}\n\n`);
+  let cancelled = false;
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
         const { value, done } = await events.next();
+        if (cancelled) return; // While the event was made.
         controller.enqueue(encode(done ? "[DONE]" : JSON.stringify(value)));
         if (!done) return;
       } catch (error) {
+        if (cancelled) return;
         controller.enqueue(encode(JSON.stringify(onError(error))));
       }
       onEnd();
       controller.close();
     },
     async cancel() {
+      cancelled = true;
       onEnd();
       await events.return();
     },
