@@ -1,12 +1,14 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { openWasmBackend } from "../src/backend/wasm/backend.ts";
-import type { ErrorCode } from "../src/errors.ts";
+import { type ErrorCode, WhetError } from "../src/errors.ts";
 import { openCheckpoint } from "../src/format/checkpoint.ts";
 import { openRepository } from "../src/format/source.ts";
 import { GPT2 } from "../src/gpt2.ts";
 import { parseDebertaConfig } from "../src/model/deberta_config.ts";
 import { packEmbedding } from "../src/model/deberta_place.ts";
 import { RewardModel } from "../src/score/reward.ts";
+import type { MemoryNeed } from "../src/tensor/backend.ts";
+import { uniform } from "../src/tensor/random.ts";
 import { ReferenceBackend } from "./support/reference.ts";
 import { type DebertaCase, EXPECTED, withModel } from "./support/deberta.ts";
 import { failing, failure, fixture } from "./support/models.ts";
@@ -51,6 +53,44 @@ Deno.test("weights of 16, 8 and 4 bits give about the scores of f32", () =>
       const errors = scores.map((score, i) => Math.abs(score - V3.scores[i]));
       assert(Math.max(...errors) < bound, `${weights}: ${errors}`);
       assert(Math.max(...errors) > 0, `${weights}: they are rounded`);
+    }
+  }));
+
+Deno.test("what rounding would shift all scores by, a few texts correct at load", () =>
+  withModel(V3, async (directory) => {
+    using backend = await openWasmBackend({ instructionSet: "strict", threads: 1 });
+    const words = "the a knife stone water who wrote book fox dog night walk slowly time lazy brown".split(
+      " ",
+    );
+    const text = (key: number) => {
+      const draw = (i: number) => uniform(i, [key, 0]);
+      return Array.from({ length: 3 + 7 * draw(0) }, (_, i) => words[Math.floor(16 * draw(i + 1))]).join(" ");
+    };
+    const many = Array.from({ length: 40 }, (_, i) => ({ prompt: text(i), response: text(i + 40) }));
+    const scores = async (weights: "f32" | "q4") => {
+      using reward = await RewardModel.load(directory, { backend, weights });
+      return await reward.score(many);
+    };
+    const [exact, rounded] = [await scores("f32"), await scores("q4")];
+    const mean = rounded.reduce((sum, score, i) => sum + score - exact[i], 0) / many.length;
+    assert(Math.abs(mean) < 0.04, `${mean}`); // without it 0.13
+  }));
+
+Deno.test("what a model takes is reckoned ahead, and a backend that has not so much is heard", () =>
+  withModel(V3, async (directory) => {
+    for (const weights of ["f32", "q8"] as const) {
+      using backend = await openWasmBackend({ instructionSet: "strict", threads: 1 });
+      let need: MemoryNeed | undefined;
+      backend.admit = (its) => Promise.resolve(void (need = its));
+      using _reward = await RewardModel.load(directory, { backend, weights });
+      const share = need!.weights / backend.stats().allocatedBytes;
+      assert(share > 0.8 && share < 1.2, `${weights}: ${share}`);
+      assertEquals([need!.name, need!.format, need!.largest.bytes], [directory, weights, 4 * 64 * 48]);
+
+      const held = backend.stats().allocatedBytes;
+      backend.admit = () => Promise.reject(new WhetError("resource", "too large"));
+      await failure("resource", ["too large"], () => RewardModel.load(directory, { backend, weights }));
+      assertEquals(backend.stats().allocatedBytes, held);
     }
   }));
 

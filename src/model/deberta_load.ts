@@ -13,6 +13,7 @@ import { loadUnigramTokenizer, type UnigramTokenizer } from "../text/unigram.ts"
 import { debertaShapes } from "./deberta.ts";
 import { type DebertaConfig, parseDebertaConfig } from "./deberta_config.ts";
 import { type PlacedDeberta, placeDeberta } from "./deberta_place.ts";
+import { debertaMemoryNeed } from "./deberta_memory.ts";
 import { checkFormat, type LoadOptions, withBackend } from "./load.ts";
 import { findParameters, type Naming } from "./parameters.ts";
 
@@ -81,6 +82,7 @@ export async function loadDeberta(source: string, options: LoadOptions = {}): Pr
   const found = findParameters(checkpoint, debertaShapes(config), name, NAMES);
   const { weights = "f32", signal } = options;
   return await withBackend(options, async (backend, ownsBackend) => {
+    await backend.admit?.(debertaMemoryNeed(name, config, weights, longest));
     const owned: Matrix[] = [];
     try {
       const placed = await placeDeberta({

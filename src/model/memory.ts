@@ -39,7 +39,8 @@ export function memoryNeed(name: string, config: GPT2Config, format: WeightForma
   return { name, format, weights, working: cache + activations + 4 * V, largest };
 }
 
-function matrixBytes(format: WeightFormat, rows: number, columns: number, axis: 0 | 1): number {
+/** Bytes of a matrix as it is stored. */
+export function matrixBytes(format: WeightFormat, rows: number, columns: number, axis: 0 | 1): number {
   if (format === "f32") return 4 * rows * columns;
   const codes = codeBytes(format, rows, columns);
   if (!isGrouped(format)) return codes;
