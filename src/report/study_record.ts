@@ -61,6 +61,7 @@ export class StudyRecord implements Disposable {
     { overwrite = false }: { overwrite?: boolean } = {},
   ): Promise<StudyRecord> {
     const parts = join(out, "parts");
+    await ensureDirectory(out); // First, so that an error names the directory that was given.
     await ensureDirectory(parts);
     const record = new StudyRecord(out, await lock(parts, out));
     try {
