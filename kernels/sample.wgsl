@@ -25,11 +25,21 @@ struct Params {
   half: u32,
   // Parts of a row.
   parts: u32,
+//#if SINGLE
+  factor: f32,
+  topK: u32,
+  topP: f32,
+  penalty: f32,
+  draw: f32,
+  slot: u32,
+//#end
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>; // (N, V)
+//#if !SINGLE
 @group(0) @binding(2) var<storage, read> rows: array<Row>; // (N)
+//#end
 @group(0) @binding(3) var<storage, read_write> seen: array<u32>; // (slots, words)
 @group(0) @binding(4) var<storage, read> parts: array<Part>; // (N, p.parts)
 @group(0) @binding(5) var<storage, read_write> tokens: array<u32>; // (N)
@@ -223,7 +233,7 @@ fn main(
   if (n >= p.N) {
     return;
   }
-  row = rows[n];
+  row = rowOf(n);
   first = n * p.V;
   var top = 0u;
   var highest = 0u;
@@ -257,7 +267,7 @@ fn main(
     token = ~maxWord(thread, ~token);
     edge = 0xffffffffu;
     lastTie = p.V;
-    let topK = rows[n].topK;
+    let topK = rowOf(n).topK;
     if (topK != 1) {
       var range = highestRank - ~maxWord(thread, ~lowest);
       if (topK > 0 && topK < p.V) {
@@ -268,7 +278,7 @@ fn main(
         }
         cut(thread, range, false, f32(topK));
       }
-      if (rows[n].topP < 1) {
+      if (rowOf(n).topP < 1) {
         cut(thread, range, true, row.topP);
       }
       token = drawn(thread);

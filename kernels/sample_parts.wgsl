@@ -16,11 +16,21 @@ struct Params {
   words: u32,
   // Stretches of a row.
   parts: u32,
+//#if SINGLE
+  factor: f32,
+  topK: u32,
+  topP: f32,
+  penalty: f32,
+  draw: f32,
+  slot: u32,
+//#end
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>; // (N, V)
+//#if !SINGLE
 @group(0) @binding(2) var<storage, read> rows: array<Row>; // (N)
+//#end
 @group(0) @binding(3) var<storage, read> seen: array<u32>; // (slots, words)
 @group(0) @binding(4) var<storage, read_write> parts: array<Part>; // (N, p.parts)
 
@@ -35,7 +45,7 @@ fn main(
     return;
   }
   let n = i / p.parts;
-  row = rows[n];
+  row = rowOf(n);
   first = n * p.V;
   let start = i % p.parts * STRETCH + thread;
   var top = 0u;

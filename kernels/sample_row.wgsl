@@ -1,4 +1,5 @@
-// What the kernels of sampling share: scores of a row's tokens, and their ranks. Kernels define Params with V and words,
+// What the kernels of sampling share: scores of a row's tokens, and their ranks. How a row is chosen is bound, or with SINGLE
+// in Params, which spares a copy between the kernels of a token. Kernels define Params with V and words,
 // and the row in `row` and `first`.
 
 // Ranks of −∞ and ∞; beyond lie those that are not numbers.
@@ -23,6 +24,16 @@ struct Part {
   lowest: u32,
   token: u32, // the first with the highest score
 }
+
+//#if SINGLE
+fn rowOf(n: u32) -> Row {
+  return Row(p.factor, p.topK, p.topP, p.penalty, p.draw, p.slot);
+}
+//#else
+fn rowOf(n: u32) -> Row {
+  return rows[n];
+}
+//#end
 
 // The row: its first logit, and how its token is chosen.
 var<private> first: u32;

@@ -52,6 +52,8 @@ for (const [device, make] of Object.entries(DEVICES)) {
         ].map((choice, n) => midway(row(n), { ...choice, draw: (n * 0.37 + 0.2) % 1 }));
         const expected = rows.map((choice, n) => sampleRow(row(n), choice).token);
         assertEquals(await chosen(backend, logits, rows), expected, `of ${V}`);
+        // A row alone is another variant.
+        for (const n of [0, 2, 5]) assertEquals(await chosen(backend, row(n), [rows[n]]), [expected[n]]);
       }
     },
   );
