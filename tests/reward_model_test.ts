@@ -300,4 +300,5 @@ Deno.test("a directory without config.json or tokenizer, an empty source, a stor
     await failure("format", [directory, "config.json"], () => RewardModel.load(directory));
   });
   await failure("option", ["empty source"], () => RewardModel.load(""));
+  await failure("option", ["nano", "language model"], () => RewardModel.load("nano"));
 });

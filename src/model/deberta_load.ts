@@ -57,6 +57,12 @@ const NAMES: Naming = {
  */
 export async function loadDeberta(source: string, options: LoadOptions = {}): Promise<RewardParts> {
   checkFormat(options.weights);
+  if (source === "nano") {
+    throw new WhetError(
+      "option",
+      "nano: a language model, not a reward model; give the directory or Hub id of one",
+    );
+  }
   const repository = await openRepository(source, options);
   const { name } = repository;
   const where = `${name}/config.json`;
