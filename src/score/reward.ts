@@ -29,7 +29,7 @@ export interface RewardOptions extends ScoreOptions {
  * A DeBERTa-v2 or v3 with one label (He et al. 2021, 2023) and its tokenizer, in the memory of a GPU or of WASM.
  *
  * @example
- * ```ts no-run
+ * ```ts ignore
  * import { RewardModel } from "../../mod.ts";
  *
  * using reward = await RewardModel.load("OpenAssistant/reward-model-deberta-v3-large-v2", { weights: "q8" });
@@ -82,7 +82,7 @@ export class RewardModel implements Scorer, Disposable {
    * the tokenizer has more tokens than the model; "network", "resource", "backend".
    *
    * @example
-   * ```ts no-run
+   * ```ts ignore
    * import { RewardModel } from "../../mod.ts";
    *
    * using reward = await RewardModel.load("models/reward", { backend: "wasm", weights: "q8" });
@@ -103,7 +103,7 @@ export class RewardModel implements Scorer, Disposable {
    * @throws {WhetError} "option" where a text is missing; "disposed".
    *
    * @example
-   * ```ts no-run
+   * ```ts ignore
    * import { RewardModel } from "../../mod.ts";
    *
    * using reward = await RewardModel.load("OpenAssistant/reward-model-deberta-v3-large-v2");
