@@ -72,3 +72,17 @@ Deno.test("a buffer is never larger than the device makes them", () => {
   const { pool: p } = pool();
   assertEquals(p.take(2 ** 31 - 256, 1).block.bytes, 2 ** 31 - 256);
 });
+
+Deno.test("what is taken loosely may be up to twice as large, where that is free; else it is as large as asked", () => {
+  const { pool: p, made } = pool();
+  const [small, large] = [p.take(1024, 1), p.take(4096, 1)];
+  p.release(large);
+  assertEquals(p.take(2048, 1, true).block, large.block);
+  assertEquals(p.liveBytes, 1024 + 4096);
+  p.release(small);
+  assertEquals(p.take(1024, 1, true).block, small.block, "the size itself is preferred");
+  p.release(small);
+  assertEquals(p.take(200, 1, true).block.bytes, 256, "more than twice as large is a waste");
+  assertEquals(p.take(900, 1).block, small.block);
+  assertEquals(made, [1024, 4096, 256]);
+});

@@ -72,18 +72,30 @@ export class BufferPool {
    *
    * @param bytes How many are needed, at most `limit`.
    * @param serial Number of the submission that is being recorded.
+   * @param loosely Whether one of up to twice the size will do, where it is free: so a step that is a little smaller
+   * than one before meets that one's buffers. For what is kept, such as weights, it would be a waste.
    */
-  take(bytes: number, serial: number): Allocation {
+  take(bytes: number, serial: number, loosely = false): Allocation {
     const size = Math.min(sizeClass(bytes), Math.floor(this.limit / 256) * 256);
-    let block = this.#free.get(size)?.pop();
+    let block = this.#free.get(size)?.pop() ??
+      (loosely ? this.#free.get(this.#larger(size))?.pop() : undefined);
     if (block) {
-      this.#idleBytes -= size;
+      this.#idleBytes -= block.bytes;
     } else {
       if (this.#idleBytes > this.liveBytes + IDLE_BYTES) this.trim(serial, LITTLE_PATIENCE);
       block = this.pin(size);
     }
-    this.liveBytes += size;
+    this.liveBytes += block.bytes;
     return { block, live: true };
+  }
+
+  /** The smallest size above, up to twice as much, that a free buffer has; infinite if none has. */
+  #larger(size: number): number {
+    let best = Infinity;
+    for (const [bytes, free] of this.#free) {
+      if (bytes > size && bytes <= 2 * size && bytes < best && free.length) best = bytes;
+    }
+    return best;
   }
 
   /** Makes a buffer for as long as the device lives; it does not count as live. */

@@ -141,12 +141,13 @@ export class Gpu implements Disposable {
    *
    * @param bytes How much.
    * @param what For what, if there is not that much.
+   * @param loosely Whether somewhat more will do, if it is at hand.
    * @throws {WhetError} `resource` if the device makes no buffer that large.
    */
-  allocate(bytes: number, what: string): Allocation {
+  allocate(bytes: number, what: string, loosely = false): Allocation {
     this.#faults.check();
     const limit = this.#maxBufferBytes;
-    if (bytes <= limit) return this.#pool.take(bytes, this.#serial);
+    if (bytes <= limit) return this.#pool.take(bytes, this.#serial, loosely);
     throw new WhetError(
       "resource",
       `${what} takes ${mebibytes(bytes)}, but this GPU's largest buffer is ${mebibytes(limit)}`,
