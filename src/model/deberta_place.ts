@@ -7,7 +7,7 @@
 import type { Checkpoint } from "../format/checkpoint.ts";
 import type { Backend } from "../tensor/backend.ts";
 import type { Dense, Norm, RelativePositions } from "../tensor/ops.ts";
-import { codeBytes, isGrouped, scalesShape } from "../tensor/stored.ts";
+import { codeBytes, dequantize, isGrouped, scalesShape } from "../tensor/stored.ts";
 import type { Matrix, PackedMatrix, StoredMatrix, Tensor, WeightFormat } from "../tensor/tensor.ts";
 import type { UnigramTokenizer } from "../text/unigram.ts";
 import {
@@ -69,16 +69,15 @@ const PART = 1 << 23;
 export async function placeDeberta(placing: Placing): Promise<PlacedDeberta> {
   const { backend, config, checkpoint, found, weights, tokenizer, longest, signal } = placing;
   const relative = await relativeEmbeddings(placing);
-  const calibration = isGrouped(weights) ? new Calibration(backend, config, tokenizer, longest) : undefined;
   try {
+    using calibration = isGrouped(weights) ? new Calibration(backend, config, tokenizer, longest) : undefined;
     const word_embeddings = await packEmbedding(placing, WORDS, calibration);
     const placement = new Placement(placing, relative, calibration);
     for (const names of placement.parts()) {
       const wanted = found.filter(({ name }) => names.has(name));
       const values = new Map<string, Float32Array>();
       for await (const parameter of readParameters(checkpoint, wanted, "f32", signal)) {
-        // Plain: no file of a DeBERTa has a note of Whet's on stored matrices.
-        if ("values" in parameter) values.set(parameter.name, parameter.values);
+        values.set(parameter.name, "stored" in parameter ? dequantize(parameter.stored) : parameter.values);
       }
       placement.place(values, word_embeddings);
       for (const each of values.values()) letGo(each);
@@ -86,7 +85,6 @@ export async function placeDeberta(placing: Placing): Promise<PlacedDeberta> {
     return placement.finish();
   } finally {
     if (relative) backend.free(relative.rows);
-    calibration?.[Symbol.dispose]();
   }
 }
 
@@ -174,11 +172,7 @@ export async function packEmbedding(
     }
   }
   const matrix = keep(backend.packStored(stored));
-  for (
-    const { buffer } of [stored.codes, stored.scales, stored.minima].filter((part) => part !== undefined)
-  ) {
-    buffer.transfer(0);
-  }
+  for (const numbers of [stored.codes, stored.scales, stored.minima]) if (numbers) letGo(numbers);
   return matrix;
 }
 
