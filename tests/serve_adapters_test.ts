@@ -10,7 +10,7 @@ const SHAPE = { n_layer: 1, n_head: 2, n_embd: 64, n_positions: 32, vocab_size: 
 /** A store with room for two chunks of eight, and the sources that were loaded. */
 async function scene(chunks = 2, gate: () => Promise<void> = () => Promise.resolve()) {
   const model = await GPT2.random(SHAPE, { backend: "wasm", threads: 1 });
-  const bank = new AdapterBank(model.backend, model.networkWith(null));
+  const bank = new AdapterBank(model.backend);
   const loaded: string[] = [];
   const each = bank.chunkBytes(Lora.create(model, { rank: 2 }));
   const store = new AdapterStore(model, bank, {

@@ -20,7 +20,7 @@ import { breathe } from "./breathe.ts";
 import { type Scored, scoreOf } from "./log_probs.ts";
 import { Mailbox } from "./mailbox.ts";
 import { checkSampling, MOST_CHOICES, type SamplingOptions } from "./sampler.ts";
-import { begin, type GeneratedChunk, type Sequence } from "./sequence.ts";
+import { begin, type GeneratedChunk, Sequence } from "./sequence.ts";
 
 /** How much is served at once; what is not given has the value in brackets. */
 export interface SchedulerOptions {
@@ -77,6 +77,8 @@ interface Job {
   /** Scores of the prompt so far; the first token has none. */
   scored: Scored[];
   mailbox: Mailbox<ScheduledChunk>;
+  /** Listens no more to its signal, which may live for long. */
+  leave(): void;
 }
 
 /** Some neighbouring tokens of a job, in one pass. */
@@ -144,8 +146,8 @@ export class Scheduler implements Disposable {
     this.#cache = new BlockCache(model.arena, model.config, model.weights, { slots, bytes: cacheBytes });
     const W = Math.ceil(model.config.vocab_size / 32 / SLICE_ALIGNMENT) * SLICE_ALIGNMENT;
     try {
+      this.bank = new AdapterBank(model.backend);
       this.#seen = model.arena.temporary([slots, W], "u32");
-      this.bank = new AdapterBank(model.backend, model.networkWith(null));
     } catch (error) {
       this.#cache[Symbol.dispose]();
       throw error;
@@ -164,35 +166,43 @@ export class Scheduler implements Disposable {
   }
 
   /**
-   * Takes a request in. It is worked on whether or not anybody reads what comes; who stops reading ends it.
+   * Takes a request in. It is worked on whether or not anybody reads what comes; who stops reading ends it, also by
+   * `return()` before the first chunk.
    *
    * @param request What is wanted.
    * @returns What comes of it.
-   * @throws {WhetError} "option" where it makes no sense or does not fit the window, "resource" where the cache could
-   * never hold it, "disposed".
+   * @throws {WhetError} "option" where it makes no sense, does not fit the window or names an adapter that is not in the
+   * bank, "resource" where the cache could never hold it, "disposed".
    */
   submit(request: ScheduledRequest): AsyncGenerator<ScheduledChunk, void, undefined> {
     if (this.#disposed) throw new WhetError("disposed", "the scheduler was disposed");
-    request.signal?.throwIfAborted();
+    const { signal } = request;
+    signal?.throwIfAborted();
     const job = this.#accept(request);
-    request.signal?.addEventListener("abort", () => job.mailbox.fail(request.signal!.reason), { once: true });
+    const abort = () => job.mailbox.fail(signal!.reason);
+    signal?.addEventListener("abort", abort);
+    job.leave = () => signal?.removeEventListener("abort", abort);
     this.#waiting.push(job);
     if (!this.#working) this.#work();
     return this.#deliver(job);
   }
 
   #accept(request: ScheduledRequest): Job {
-    const { tokens, maxTokens, stop, scorePrompt = false, alternatives = 0 } = request;
-    const only = maxTokens === 0;
-    const [sequence] = begin(this.#model, [tokens], { maxTokens: only ? undefined : maxTokens, stop });
+    const { tokens, maxTokens, stop, adapter, scorePrompt = false, alternatives = 0 } = request;
+    const sequence = maxTokens === 0
+      ? this.#prompt(tokens)
+      : begin(this.#model, [tokens], { maxTokens, stop })[0];
     if (!Number.isInteger(alternatives) || alternatives < 0 || alternatives > 20) {
       throw new WhetError(
         "option",
         `alternatives: expected a whole number from 0 to 20, got ${alternatives}`,
       );
     }
-    const most = only ? 0 : sequence.left;
-    const positions = Math.max(1, tokens.length + most - 1); // The last token that is chosen goes through no more.
+    if (adapter && !this.bank.has(adapter)) {
+      throw new WhetError("option", "adapter: it is not in this scheduler's bank; add it there first");
+    }
+    const most = sequence.left;
+    const positions = tokens.length + Math.max(0, most - 1); // The last token that is chosen goes through no more.
     const room = this.#cache.blocks;
     if (Math.ceil(positions / CACHE_BLOCK) > room) {
       throw new WhetError(
@@ -205,16 +215,33 @@ export class Scheduler implements Disposable {
       prompt: tokens.length,
       scored: scorePrompt ? [{ token: tokens[0], logProb: null }] : [],
       mailbox: new Mailbox(),
+      leave() {},
     };
     return job;
   }
 
-  async *#deliver({ mailbox }: Job): AsyncGenerator<ScheduledChunk, void, undefined> {
-    try {
-      yield* mailbox;
-    } finally {
-      mailbox.close(); // Ends the work, if there is still some.
-    }
+  /** A prompt that nothing is to follow: it may fill the window. */
+  #prompt(tokens: readonly number[]): Sequence {
+    this.#model.checkTokens(tokens, "prompt");
+    if (tokens.length === 0) throw new WhetError("option", "prompt: it is empty; there is nothing to score");
+    return new Sequence(this.#model, 0, [...tokens], 0, []);
+  }
+
+  #deliver({ mailbox }: Job): AsyncGenerator<ScheduledChunk, void, undefined> {
+    const chunks = async function* (): AsyncGenerator<ScheduledChunk, void, undefined> {
+      try {
+        yield* mailbox;
+      } finally {
+        mailbox.close(); // Ends the work, if there is still some.
+      }
+    }();
+    // A generator that nobody has begun to read has no `finally` yet, and one that waits would wait on.
+    const end = chunks.return.bind(chunks);
+    chunks.return = (value) => {
+      mailbox.close();
+      return end(value);
+    };
+    return chunks;
   }
 
   /** Goes on until nothing is left to do. */
@@ -243,11 +270,8 @@ export class Scheduler implements Disposable {
       this.#freeSlots.push(job.slot);
     }
     for (const jobs of [this.#running, this.#waiting]) {
-      jobs.splice(
-        0,
-        Infinity,
-        ...jobs.filter((job) => !over(job)),
-      );
+      for (const job of jobs.filter(over)) job.leave();
+      jobs.splice(0, Infinity, ...jobs.filter((job) => !over(job)));
     }
   }
 
@@ -259,23 +283,49 @@ export class Scheduler implements Disposable {
       const job = this.#waiting.shift()!;
       job.slot = this.#freeSlots.pop()!;
       this.#cache.reserve(job.slot, job.positions);
-      if (job.sampling.repetitionPenalty !== 1) {
-        const [, W] = this.#seen.shape;
-        const set = new Uint32Array(W);
-        for (const token of job.sequence.tokens) set[token >> 5] |= 1 << (token & 31);
-        this.#model.backend.write(this.#seen.slice(job.slot * W, [W]), set);
-      }
       this.#running.push(job);
+      try {
+        this.#remember(job);
+      } catch (error) {
+        job.mailbox.fail(error);
+      }
     }
+  }
+
+  /** Writes down for the penalty which tokens a job has seen. */
+  #remember({ sampling, sequence, slot }: Job): void {
+    if (sampling.repetitionPenalty === 1) return;
+    const [, W] = this.#seen.shape;
+    const set = new Uint32Array(W);
+    for (const token of sequence.tokens) set[token >> 5] |= 1 << (token & 31);
+    this.#model.backend.write(this.#seen.slice(slot * W, [W]), set);
   }
 
   /** One pass through the network: a token of everyone who goes on, and pieces of prompts. */
   async #step(): Promise<void> {
     const pieces = this.#choosePieces();
+    let reads: Promise<() => void>[];
     try {
-      await this.#pass(pieces);
+      reads = this.#enqueue(pieces);
     } catch (error) {
-      for (const { job } of pieces) job.mailbox.fail(error);
+      return await this.#retry(pieces, error);
+    }
+    await this.#settle(pieces, reads);
+  }
+
+  /** What cannot be done together (for want of memory, say) is done one by one: only who fails alone fails. */
+  async #retry(pieces: readonly Piece[], error: unknown): Promise<void> {
+    if (pieces.length === 1) return pieces[0].job.mailbox.fail(error);
+    for (const piece of pieces) {
+      if (this.#disposed) return;
+      if (piece.job.mailbox.closed) continue;
+      const alone = [{ ...piece, row: 0 }];
+      try {
+        this.#remember(piece.job); // A choice may have been made that does not count.
+        await this.#settle(alone, this.#enqueue(alone));
+      } catch (error) {
+        piece.job.mailbox.fail(error);
+      }
     }
   }
 
@@ -301,7 +351,8 @@ export class Scheduler implements Disposable {
     return pieces;
   }
 
-  async #pass(pieces: readonly Piece[]): Promise<void> {
+  /** Enqueues a pass; if it throws, nothing has changed but what {@linkcode Scheduler.#remember} mends. */
+  #enqueue(pieces: readonly Piece[]): Promise<() => void>[] {
     const model = this.#model, { arena, backend } = model;
     const rows = pieces.flatMap(({ job, count }) =>
       Array.from({ length: count }, (_, i) => ({
@@ -316,9 +367,9 @@ export class Scheduler implements Disposable {
     const reads = arena.scope(() => {
       const column = (name: "token" | "position" | "slot") =>
         arena.upload(Uint32Array.from(rows, (row) => row[name]));
-      const updates = this.bank.updates(arena, rows.map(({ adapter }) => adapter));
-      const ops = new Ops(arena, null, undefined, updates);
       const network = model.networkWith(null);
+      const updates = this.bank.updates(arena, network, rows.map(({ adapter }) => adapter));
+      const ops = new Ops(arena, null, undefined, updates);
       const [slots, positions, blocks] = [column("slot"), column("position"), this.#cache.table()];
       const hidden = network.forward(ops, {
         tokens: column("token"),
@@ -328,33 +379,47 @@ export class Scheduler implements Disposable {
       const logitsOf = (rows: number[]) =>
         ops.unembed(ops.gather(hidden, arena.upload(Uint32Array.from(rows))), network.wte);
       const reads: Promise<() => void>[] = [];
+      const expect = (read: Promise<() => void>) => {
+        read.catch(() => {}); // All are waited for, the first that fails is told.
+        reads.push(read);
+      };
       for (const piece of scoring) {
         for (let first = 0; first < piece.count; first += LOGIT_ROWS) {
           arena.scope(() => {
             const count = Math.min(LOGIT_ROWS, piece.count - first);
             const logits = logitsOf(Array.from({ length: count }, (_, i) => piece.row + first + i));
-            reads.push(this.#score(piece, piece.job.sequence.fed + first, logits));
+            expect(this.#score(piece, piece.job.sequence.fed + first, logits));
           });
         }
       }
       for (let first = 0; first < choosing.length; first += LOGIT_ROWS) {
         arena.scope(() => {
           const group = choosing.slice(first, first + LOGIT_ROWS);
-          reads.push(this.#choose(group, logitsOf(group.map(({ row, count }) => row + count - 1))));
+          expect(this.#choose(group, logitsOf(group.map(({ row, count }) => row + count - 1))));
         });
       }
       return reads;
     });
     backend.flush();
-    for (const read of reads) read.catch(() => {}); // All are waited for below, the first that fails is told.
     for (const { job, count } of pieces) {
       const before = job.sequence.fed;
       job.sequence.fed += count;
       if (before < job.prompt) this.#counts.promptTokens += count;
     }
     this.#counts.steps++;
-    const settled = await Promise.all(reads);
-    for (const { job } of choosing) job.sequence.underway++;
+    return reads;
+  }
+
+  /** Waits for what a pass brings, and tells those who asked. */
+  async #settle(pieces: readonly Piece[], reads: readonly Promise<() => void>[]): Promise<void> {
+    let settled: (() => void)[];
+    try {
+      settled = await Promise.all(reads);
+    } catch (error) {
+      for (const { job } of pieces) job.mailbox.fail(error);
+      return;
+    }
+    for (const { job, chooses } of pieces) if (chooses) job.sequence.underway++;
     for (const settle of settled) settle();
     for (const { job: { scored, sequence, mailbox, most } } of pieces) {
       if (most > 0 || sequence.pending > 0) continue;
@@ -363,29 +428,29 @@ export class Scheduler implements Disposable {
     }
   }
 
-  /** Chooses a token for each; what comes of it is told when it has been read. */
-  async #choose(group: readonly Piece[], logits: Tensor): Promise<() => void> {
+  /** Chooses a token for each, at once; what comes of it is told when it has been read. */
+  #choose(group: readonly Piece[], logits: Tensor): Promise<() => void> {
     const { backend, arena } = this.#model;
     const N = group.length;
     const [tokens, logProbs] = [arena.temporary([N], "u32"), arena.temporary([N])];
     const rows = group.map(({ job }) => {
       const { seed, ...options } = job.sampling;
-      const draw = uniform(job.choices++, [seed >>> 0, job.request.choice ?? 0]);
+      const draw = uniform(job.choices, [seed >>> 0, job.request.choice ?? 0]);
       return { ...options, draw, slot: job.slot };
     });
     const seen = rows.some(({ repetitionPenalty }) => repetitionPenalty !== 1) ? this.#seen : undefined;
     backend.sample({ logits, rows, seen, tokens, logProbs });
     const wanted = group.some(({ job }) => job.request.alternatives);
-    const [ids, scores, all] = await Promise.all([
+    const results = Promise.all([
       backend.readU32(tokens),
       backend.read(logProbs),
       wanted ? backend.read(logits) : null,
     ]);
-    return () => {
+    return results.then(([ids, scores, all]) => () => {
       for (const [i, { job }] of group.entries()) {
         if (job.mailbox.closed) continue;
         try {
-          if (job.scored.length > 0 && job.choices === 1) job.mailbox.push({ prompt: job.scored });
+          if (job.choices++ === 0 && job.scored.length > 0) job.mailbox.push({ prompt: job.scored });
           const chunk = job.sequence.take(ids[i], scores[i]);
           this.#counts.generatedTokens++;
           const { alternatives = 0 } = job.request;
@@ -399,7 +464,7 @@ export class Scheduler implements Disposable {
           job.mailbox.fail(error);
         }
       }
-    };
+    });
   }
 
   /** Scores the tokens that follow some of a prompt's. */
@@ -411,7 +476,9 @@ export class Scheduler implements Disposable {
       const end = Math.min(job.prompt, position + rows + 1);
       for (let next = position + 1; next < end; next++) {
         const row = all.subarray((next - position - 1) * V, (next - position) * V);
-        job.scored.push(scoreOf(row, tokens[next], job.request.alternatives ?? 0));
+        const scored = scoreOf(row, tokens[next], job.request.alternatives ?? 0);
+        if (!Number.isFinite(scored.logProb)) return job.mailbox.fail(diverged(this.#model));
+        job.scored.push(scored);
       }
     };
   }
@@ -421,9 +488,19 @@ export class Scheduler implements Disposable {
     if (this.#disposed) return;
     this.#disposed = true;
     const error = new WhetError("disposed", "the scheduler was disposed");
-    for (const { mailbox } of [...this.#running, ...this.#waiting]) mailbox.fail(error);
+    for (const { mailbox, leave } of [...this.#running.splice(0), ...this.#waiting.splice(0)]) {
+      leave();
+      mailbox.fail(error);
+    }
     this.bank[Symbol.dispose]();
     this.#model.arena.release(this.#seen);
     this.#cache[Symbol.dispose]();
   }
+}
+
+function diverged({ name }: LanguageModel): WhetError {
+  return new WhetError(
+    "diverged",
+    `${name} gives logits that are not numbers; its weights are broken, or its adapter's`,
+  );
 }

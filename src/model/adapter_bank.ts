@@ -50,16 +50,21 @@ export interface BankedAdapter {
 /** Adapters side by side in a backend's memory. */
 export class AdapterBank implements Disposable {
   readonly #backend: Backend;
-  readonly #linears: ReadonlyMap<string, Linear>;
+  readonly #live = new Set<BankedAdapter>();
   #chunks: Chunk[] = [];
 
-  /**
-   * @param backend The model's.
-   * @param network The model without an adapter.
-   */
-  constructor(backend: Backend, network: Transformer) {
+  /** @param backend The model's. */
+  constructor(backend: Backend) {
     this.#backend = backend;
-    this.#linears = network.linears();
+  }
+
+  /**
+   * Whether an adapter is here.
+   *
+   * @param adapter What {@linkcode AdapterBank.add} gave.
+   */
+  has(adapter: BankedAdapter): boolean {
+    return this.#live.has(adapter);
   }
 
   /** Bytes that are allocated. */
@@ -104,7 +109,21 @@ export class AdapterBank implements Disposable {
     let chunk = this.#chunks.find((chunk) => chunk.shape === shape && chunk.taken.includes(false));
     if (!chunk) this.#chunks.push(chunk = this.#allocate(lora, shape));
     const slot = chunk.taken.indexOf(false);
-    for (const [name, { A, B, rank: R, outFeatures: N, scaling }] of lora.modules) {
+    try {
+      this.#fill(chunk, slot, lora);
+    } catch (error) {
+      this.#tidy(chunk);
+      throw error;
+    }
+    chunk.taken[slot] = true;
+    const adapter = { chunk, slot, bytes: bytesOf(lora) };
+    this.#live.add(adapter);
+    return adapter;
+  }
+
+  /** Writes an adapter's values into its place. */
+  #fill(chunk: Chunk, slot: number, { modules }: Lora): void {
+    for (const [name, { A, B, rank: R, outFeatures: N, scaling }] of modules) {
       const pair = chunk.pairs.get(name)!;
       this.#backend.write(part(pair.A, slot), A);
       const turned = new Float32Array(B.length); // (R, out) of (out, R)
@@ -114,21 +133,25 @@ export class AdapterBank implements Disposable {
       scalings[slot] = scaling;
       this.#backend.write(pair.scaling, scalings);
     }
-    chunk.taken[slot] = true;
-    return { chunk, slot, bytes: bytesOf(lora) };
   }
 
   /** Scalings of each pair as they are on the device, which are written all together. */
   readonly #scalings = new WeakMap<Pair, Float32Array>();
 
   /**
-   * Lets an adapter go; no row may have it any more.
+   * Lets an adapter go; no row may have it any more. One that is gone already is left alone.
    *
    * @param adapter What {@linkcode AdapterBank.add} gave.
    */
   remove(adapter: BankedAdapter): void {
+    if (!this.#live.delete(adapter)) return;
     const chunk = adapter.chunk as Chunk;
     chunk.taken[adapter.slot] = false;
+    this.#tidy(chunk);
+  }
+
+  /** Frees a chunk that holds nothing. */
+  #tidy(chunk: Chunk): void {
     if (chunk.taken.includes(true)) return;
     this.#free(chunk);
     this.#chunks = this.#chunks.filter((other) => other !== chunk);
@@ -138,10 +161,21 @@ export class AdapterBank implements Disposable {
    * What is added to the layers' rows; temporaries of the arena's innermost scope.
    *
    * @param arena Of the same backend.
+   * @param network The model without an adapter, as it is now.
    * @param rows Each row's adapter, or null.
    * @returns By layer; undefined where no row has an adapter.
+   * @throws {WhetError} "disposed" where a row has one that was removed.
    */
-  updates(arena: Arena, rows: readonly (BankedAdapter | null)[]): Map<Linear, RowUpdate[]> | undefined {
+  updates(
+    arena: Arena,
+    network: Transformer,
+    rows: readonly (BankedAdapter | null)[],
+  ): Map<Linear, RowUpdate[]> | undefined {
+    if (rows.every((row) => row === null)) return undefined;
+    if (!rows.every((row) => row === null || this.#live.has(row))) {
+      throw new WhetError("disposed", "the request's adapter was removed from the bank while it was in use");
+    }
+    const linears = network.linears();
     const updates = new Map<Linear, RowUpdate[]>();
     for (const chunk of this.#chunks) {
       if (!rows.some((row) => row?.chunk === chunk)) continue;
@@ -149,11 +183,14 @@ export class AdapterBank implements Disposable {
         Uint32Array.from(rows, (row) => row?.chunk === chunk ? row.slot : NO_ADAPTER),
       );
       for (const [name, pair] of chunk.pairs) {
-        const linear = this.#linears.get(name)!;
-        updates.set(linear, [...updates.get(linear) ?? [], { ...pair, adapters }]);
+        const linear = linears.get(name)!;
+        const update = { ...pair, adapters };
+        const others = updates.get(linear);
+        if (others) others.push(update);
+        else updates.set(linear, [update]);
       }
     }
-    return updates.size > 0 ? updates : undefined;
+    return updates;
   }
 
   #allocate(lora: Lora, shape: string): Chunk {
@@ -194,6 +231,7 @@ export class AdapterBank implements Disposable {
 
   /** Frees all. */
   [Symbol.dispose](): void {
+    this.#live.clear();
     for (const chunk of this.#chunks.splice(0)) this.#free(chunk);
   }
 }

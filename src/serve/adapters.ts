@@ -146,7 +146,10 @@ export class AdapterStore {
     entry.used = ++this.#clock;
     try {
       while (!entry.banked) {
-        entry.loading ??= this.#bring(entry).finally(() => entry.loading = null);
+        if (!entry.loading) {
+          entry.loading = this.#bring(entry).finally(() => entry.loading = null);
+          entry.loading.catch(() => {}); // Whoever waits hears of it; perhaps nobody does any more.
+        }
         await orAborted(entry.loading, signal);
       }
     } catch (error) {
@@ -187,6 +190,7 @@ export class AdapterStore {
       if (entry.users === 0) return; // Nobody wants it any more.
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
+    if (entry.users === 0 && !entry.known) return; // Nobody wants it, and nobody ever will.
     entry.banked = this.#bank.add(lora);
     this.#banked.add(entry);
   }
