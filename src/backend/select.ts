@@ -23,6 +23,8 @@ export interface BackendOptions {
    * server's must not. Errors come a call later, and then for good.
    */
   worker?: boolean;
+  /** What WebGPU multiplies matrices with; see `ProductOptions`. */
+  arithmetic?: "f32" | "f16" | "i8";
 }
 
 /** An adapter that WebGPU found, for people to read. */
@@ -159,13 +161,16 @@ async function openWasm(options: BackendOptions): Promise<Backend> {
   return await createWasmBackend(options);
 }
 
-async function openWebGpu(adapter: GPUAdapter, { worker }: BackendOptions = {}): Promise<Backend> {
+async function openWebGpu(
+  adapter: GPUAdapter,
+  { worker, arithmetic }: BackendOptions = {},
+): Promise<Backend> {
   if (worker) {
     const { openRemoteBackend } = await import("./webgpu/remote.ts");
-    return await openRemoteBackend();
+    return await openRemoteBackend({ arithmetic });
   }
   const { createWebGpuBackend } = await import("./webgpu/backend.ts");
-  return await createWebGpuBackend(adapter);
+  return await createWebGpuBackend(adapter, { arithmetic });
 }
 
 function describeAdapter(adapter: GPUAdapter): WebGpuDescription {

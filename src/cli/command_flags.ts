@@ -41,6 +41,13 @@ export const MODEL = {
     help: "threads of the WASM backend",
     standard: "all cores",
   },
+  arithmetic: {
+    kind: "text",
+    value: "FORMAT",
+    choices: ["f32", "f16", "i8"],
+    help: "what WebGPU multiplies matrices with; f16 and i8 are less exact",
+    standard: "f32",
+  },
   strict: { kind: "switch", help: "WASM without relaxed instructions: the same bits on every machine" },
 } as const satisfies Flags;
 

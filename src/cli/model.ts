@@ -14,6 +14,9 @@ import type { Values } from "./flags.ts";
 import { note } from "./output.ts";
 
 /** What the flags of every model command give. */
+type Shared = "backend" | "weights" | "threads" | "arithmetic" | "strict";
+
+/** Values of flags of commands that take a model. */
 export type ModelValues = Values<Omit<typeof MODEL, "model"> & typeof COMMON> & { adapter?: string };
 
 /**
@@ -52,7 +55,7 @@ export async function openModel(source: string, values: ModelValues): Promise<GP
  */
 export async function openRewardModel(
   source: string,
-  values: Pick<ModelValues, "backend" | "weights" | "threads" | "strict" | "quiet">,
+  values: Pick<ModelValues, Shared | "quiet">,
   signal?: AbortSignal,
 ): Promise<Scorer & Disposable> {
   const { RewardModel } = await import("../score/reward.ts");
@@ -66,12 +69,13 @@ export async function openRewardModel(
 
 /** The flags that all models share, as the library takes them. */
 function loadOptions(
-  { backend, weights, threads, strict }: Pick<ModelValues, "backend" | "weights" | "threads" | "strict">,
+  { backend, weights, threads, arithmetic, strict }: Pick<ModelValues, Shared>,
 ): LoadOptions {
   return {
     backend: backend as "auto" | "webgpu" | "wasm" | undefined,
     weights: weights as "f32" | "f16" | "q8" | "q4" | undefined,
     threads,
+    arithmetic: arithmetic as "f32" | "f16" | "i8" | undefined,
     ...(strict ? { instructionSet: "strict" } : {}),
   };
 }

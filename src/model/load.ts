@@ -37,6 +37,11 @@ export interface BackendOptions {
    * for the GPU. What the GPU refuses is then thrown by the next call or read, and by every one after.
    */
   worker?: boolean;
+  /**
+   * What WebGPU multiplies matrices with: `"f16"` where the card has it, sums of slices in f32; `"i8"` for q8 and q4 weights,
+   * activations rounded to 8 bits in groups of 32. Both are less exact [`"f32"`].
+   */
+  arithmetic?: "f32" | "f16" | "i8";
 }
 
 /** How {@linkcode GPT2.load} loads. */
