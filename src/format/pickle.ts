@@ -12,6 +12,7 @@
  */
 
 import { WhetError } from "../errors.ts";
+import { INST, OP, REFUSED } from "./pickle_opcodes.ts";
 import { quoted } from "./quote.ts";
 
 /** A dict or an OrderedDict. */
@@ -70,73 +71,10 @@ const LONGEST_INTEGER = 16;
 /** Characters of a module's or function's name at most. */
 const LONGEST_NAME = 256;
 
-/** Opcodes, by their names in pickletools. */
-const OP = {
-  MARK: 0x28,
-  EMPTY_TUPLE: 0x29,
-  STOP: 0x2e,
-  BINFLOAT: 0x47,
-  BININT: 0x4a,
-  BININT1: 0x4b,
-  BININT2: 0x4d,
-  NONE: 0x4e,
-  BINPERSID: 0x51,
-  REDUCE: 0x52,
-  BINUNICODE: 0x58,
-  EMPTY_LIST: 0x5d,
-  APPEND: 0x61,
-  BUILD: 0x62,
-  GLOBAL: 0x63,
-  APPENDS: 0x65,
-  BINGET: 0x68,
-  LONG_BINGET: 0x6a,
-  BINPUT: 0x71,
-  LONG_BINPUT: 0x72,
-  SETITEM: 0x73,
-  TUPLE: 0x74,
-  SETITEMS: 0x75,
-  EMPTY_DICT: 0x7d,
-  PROTO: 0x80,
-  TUPLE1: 0x85,
-  TUPLE2: 0x86,
-  TUPLE3: 0x87,
-  NEWTRUE: 0x88,
-  NEWFALSE: 0x89,
-  LONG1: 0x8a,
-  SHORT_BINUNICODE: 0x8c,
-  BINUNICODE8: 0x8d,
-  STACK_GLOBAL: 0x93,
-  MEMOIZE: 0x94,
-  FRAME: 0x95,
-} as const;
-
-/** Names of opcodes that are refused, and what some would do. */
-const REFUSED: Readonly<Record<number, string>> = {
-  0x30: "POP",
-  0x31: "POP_MARK",
-  0x32: "DUP",
-  0x42: "BINBYTES",
-  0x43: "SHORT_BINBYTES",
-  0x50: "PERSID",
-  0x54: "BINSTRING",
-  0x55: "SHORT_BINSTRING",
-  0x69: "INST (calls a class)",
-  0x6f: "OBJ (calls a class)",
-  0x81: "NEWOBJ (makes an object of a class)",
-  0x82: "EXT1 (calls a registered function)",
-  0x83: "EXT2 (calls a registered function)",
-  0x84: "EXT4 (calls a registered function)",
-  0x8b: "LONG4",
-  0x8e: "BINBYTES8",
-  0x8f: "EMPTY_SET",
-  0x90: "ADDITEMS",
-  0x91: "FROZENSET",
-  0x92: "NEWOBJ_EX (makes an object of a class)",
-  0x96: "BYTEARRAY8",
-  0x97: "NEXT_BUFFER",
-  0x98: "READONLY_BUFFER",
-};
-
+/** So many bytes of a pickle of lines are looked through for names. */
+const TEXT = 2 ** 16;
+/** GLOBAL and INST as protocols 0 and 1 write them. */
+const TEXT_GLOBAL = /[ci]([\w.]+)\n([\w.]+)\n/g;
 /**
  * Reads one pickle.
  *
@@ -179,7 +117,10 @@ class Machine {
   }
 
   run(): Unpickled {
-    if (this.#view.getUint8(this.#take(1)) !== OP.PROTO) throw this.#fail("does not begin as a pickle does");
+    if (this.#view.getUint8(this.#take(1)) !== OP.PROTO) {
+      this.#nameWhatTextAsksFor();
+      throw this.#fail("does not begin as a pickle of protocol 2 to 5 does");
+    }
     const protocol = this.#view.getUint8(this.#take(1));
     if (protocol < 2 || protocol > 5) {
       throw this.#fail(`pickle protocol ${protocol} is not read; expected 2 to 5`);
@@ -197,6 +138,12 @@ class Machine {
       return { value, end: this.#at };
     }
     throw this.#fail(`more than ${STEPS} instructions, far more than any model's tensors take`);
+  }
+
+  /** Protocols 0 and 1 are not read, but what such a pickle would have Python call is named all the same. */
+  #nameWhatTextAsksFor(): void {
+    const text = Array.from(this.bytes.subarray(0, TEXT), (byte) => String.fromCharCode(byte)).join("");
+    for (const [, module, name] of text.matchAll(TEXT_GLOBAL)) this.#global(module, name);
   }
 
   #step(op: number): void {
@@ -285,6 +232,7 @@ class Machine {
         return;
       }
       default: {
+        if (op === INST) this.#global(this.#line(), this.#line()); // So that what it would call is named.
         const name = REFUSED[op] ?? `0x${op.toString(16).padStart(2, "0")}`;
         throw this.#fail(`the pickle opcode ${name}, which PyTorch does not write for tensors, is refused`);
       }

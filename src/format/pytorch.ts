@@ -72,7 +72,9 @@ export class PyTorchFile implements TensorFile {
       const first = await source.read(0, Math.min(300, source.size));
       const kind = String.fromCharCode(...first);
       if (kind.startsWith("PK\x03\x04")) return new PyTorchFile(source, await readArchive(source));
-      if (kind.startsWith("\x80")) return new PyTorchFile(source, await readLegacy(source));
+      if (kind.startsWith("\x80") || TEXT_PICKLE.test(kind)) {
+        return new PyTorchFile(source, await readLegacy(source));
+      }
       throw new WhetError("format", `${source.name}: ${otherKind(kind)}`);
     } catch (error) {
       source.close();
@@ -242,6 +244,9 @@ function swap(bytes: Uint8Array, itemSize: number): void {
   if (itemSize === 1) return;
   for (let at = 0; at < bytes.length; at += itemSize) bytes.subarray(at, at + itemSize).reverse();
 }
+
+/** How a pickle of protocol 0 or 1 begins that names a class or a function. */
+const TEXT_PICKLE = /^(?:c|[(\]}].*?[ci])[\w.]+\n[\w.]+\n/s;
 
 /** What a file that is none of PyTorch's may be instead, judged by how it begins. */
 function otherKind(text: string): string {
