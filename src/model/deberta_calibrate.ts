@@ -49,7 +49,7 @@ const TEXTS: readonly (readonly [prompt: string, response: string])[] = [
   ],
 ];
 /** The most tokens of a text. */
-const LONGEST = 64;
+const LONGEST = 128;
 
 /** A layer's exact weights: its matrix (out, in), row-major, and its bias. */
 export interface ExactDense {
@@ -191,20 +191,27 @@ class BothOps extends Ops {
       const bias = exact.bias && this.arena.upload(exact.bias);
       const wanted = super.dense(upper, { weight, bias }, upperResidual);
       this.discard(weight);
-      this.scope(() => this.correct(layer, wanted, super.dense(lower, layer, lowerResidual)));
-      return this.joined(wanted, super.dense(lower, layer, lowerResidual));
+      const given = super.dense(lower, layer, lowerResidual);
+      this.correct(layer, wanted, given);
+      return this.joined(wanted, given);
     });
   }
 
-  /** Adds the mean difference of what is wanted of a layer, (T, out), and what it gives to its bias, if it has one. */
+  /**
+   * Adds the mean difference of what is wanted of a layer and what it gives, both (T, out), to its bias, if it has one, and
+   * to what it gives.
+   */
   correct({ bias }: Dense, wanted: Tensor, given: Tensor): void {
     if (!bias) return;
     const { backend } = this.arena;
     const [T, width] = wanted.shape;
-    const a = this.arena.upload(new Float32Array(T).fill(1 / T), [1, T]);
-    const out = bias.slice(0, [1, width]);
-    backend.matmul({ a, b: wanted, accumulate: true, out });
-    backend.matmul({ a, b: given, alpha: -1, accumulate: true, out });
+    const ones = this.arena.upload(new Float32Array(T).fill(1));
+    const a = ones.slice(0, [1, T]);
+    const shift = this.arena.temporary([1, width]);
+    backend.matmul({ a, b: wanted, alpha: 1 / T, out: shift });
+    backend.matmul({ a, b: given, alpha: -1 / T, accumulate: true, out: shift });
+    backend.add({ a: bias, b: shift.slice(0, [width]), out: bias });
+    backend.matmul({ a: ones.slice(0, [T, 1]), b: shift, accumulate: true, out: given });
   }
 
   /** Two tensors (T, C) as one, (2 T, C). */

@@ -212,6 +212,12 @@ class Placement {
     const layer = this.#layer(`deberta.encoder.layer.${index}`, get);
     this.#layers.push(layer);
     this.calibration?.layer(layer, this.#exact, index === 0 ? this.#conv : undefined);
+    this.#placed();
+  }
+
+  /** The exact weights of what is placed are done with. */
+  #placed(): void {
+    for (const { weight } of this.#exact.values()) letGo(weight);
     this.#exact.clear();
   }
 
@@ -233,6 +239,7 @@ class Placement {
     owned.push(matrix);
     const dense = { weight: matrix, bias: bias && this.#upload(bias) };
     if (this.calibration && isGrouped(format)) this.#exact.set(dense, { weight, bias });
+    else letGo(weight);
     return dense;
   }
 
@@ -302,7 +309,7 @@ class Placement {
       LayerNorm: this.#norm(`${embeddings}.LayerNorm`, get),
     };
     this.calibration?.begin(this.#embeddings, this.#exact);
-    this.#exact.clear();
+    this.#placed();
     this.#pooler = this.#dense(get("pooler.dense.weight"), [C, C], get("pooler.dense.bias"), "f32");
     this.#classifier = { weight: get("classifier.weight").slice(), bias: get("classifier.bias").slice() };
     if (conv_kernel_size > 0) this.#conv = this.#convolution("deberta.encoder.conv", get);
