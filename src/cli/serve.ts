@@ -12,7 +12,7 @@ import { Interrupted } from "./interrupt.ts";
 import { given, showLoading } from "./model.ts";
 import { note, printLine } from "./output.ts";
 
-/** Milliseconds after the grace time in which connections must close. */
+/** Milliseconds after the grace time in which connections may close. */
 const CLOSING = 1000;
 
 /** Serves until it is told to stop; see `SERVE` for the flags. */
@@ -24,8 +24,7 @@ export async function runServe(values: Values<typeof SERVE>): Promise<void> {
   serving.promise.catch(() => {}); // Whoever asked hears of it.
   using _ = quietAboutSignals();
   using stop = stopSignal(quiet ? null : grace);
-  const cut = new AbortController();
-  const http = listen({ hostname, port, signal: cut.signal }, async (request) => {
+  const http = listen({ hostname, port }, async (request) => {
     return await (await serving.promise).fetch(request);
   });
   const { addr } = http;
@@ -42,34 +41,28 @@ export async function runServe(values: Values<typeof SERVE>): Promise<void> {
       if (!quiet) note(introduction(url, ready, options));
       await Promise.race([stop.first, server.failed]);
     }
-    await Promise.race([close(http, server, grace, cut), stop.second]);
+    await Promise.race([close(http, server, grace), stop.second]);
   } catch (error) {
     serving.reject(error);
-    cut.abort();
     throw error;
   } finally {
     loading.finish();
   }
 }
 
-/** Lets requests finish, then closes all connections. */
-async function close(
-  http: Deno.HttpServer,
-  server: Server,
-  grace: number,
-  cut: AbortController,
-): Promise<void> {
+/** Lets requests finish; connections that are still open after that end with the process. */
+async function close(http: Deno.HttpServer, server: Server, grace: number): Promise<void> {
   const closed = http.shutdown(); // No new connections from now on.
   await server.shutdown(grace);
-  const timer = setTimeout(() => cut.abort(), CLOSING);
-  await closed;
-  await http.finished;
+  // Its signal would cut them off, but throws after shutdown() in Deno 2.9.6 (BadResource).
+  let timer;
+  await Promise.race([closed, new Promise((resolve) => timer = setTimeout(resolve, CLOSING))]);
   clearTimeout(timer);
 }
 
 /** Listens; what is in the way is told in one line. */
 function listen(
-  options: { hostname: string; port: number; signal: AbortSignal },
+  options: { hostname: string; port: number },
   handler: (request: Request) => Promise<Response>,
 ): Deno.HttpServer<Deno.NetAddr> {
   const { hostname, port } = options;

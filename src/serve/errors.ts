@@ -47,7 +47,6 @@ const STATUS: Partial<Record<WhetError["code"], number>> = {
   format: 502,
   network: 502,
   resource: 503,
-  disposed: 503,
   unsupported: 400,
 };
 
@@ -66,6 +65,9 @@ export function toApiError(error: unknown, log: (error: unknown) => void): ApiEr
   }
   if (error instanceof DOMException && error.name === "AbortError") {
     return new ApiError(499, "the client went away", { code: "cancelled" }); // nginx's status; nobody reads it.
+  }
+  if (error instanceof WhetError && error.code === "disposed") {
+    return new ApiError(503, "the server is shutting down", { code: "shutting_down" });
   }
   const status = error instanceof WhetError ? STATUS[error.code] : undefined;
   if (status === 400) {

@@ -12,7 +12,7 @@ import {
 } from "../generate/scheduler.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import type { Scorer } from "../score/scorer.ts";
-import { AdapterStore, type AdapterStoreOptions } from "./adapters.ts";
+import { type AdapterLease, AdapterStore, type AdapterStoreOptions } from "./adapters.ts";
 import { ApiError } from "./errors.ts";
 import { servedName } from "./names.ts";
 
@@ -124,7 +124,7 @@ export class Service implements Disposable {
   ): AsyncGenerator<ScheduledChunk, void, undefined> {
     this.#open++;
     try {
-      const lease = model === this.name ? null : await this.adapters.acquire(model, signal);
+      const lease = model === this.name ? null : await this.#lease(model, signal);
       try {
         yield* this.scheduler.submit({ ...request, adapter: lease?.adapter ?? null, signal });
       } finally {
@@ -132,6 +132,16 @@ export class Service implements Disposable {
       }
     } finally {
       this.#open--;
+    }
+  }
+
+  /** An adapter. Where it lies is in what loading throws, and none of the client's business. */
+  async #lease(model: string, signal: AbortSignal): Promise<AdapterLease> {
+    try {
+      return await this.adapters.acquire(model, signal);
+    } catch (error) {
+      if (!(error instanceof WhetError) || error.code === "resource") throw error;
+      throw new WhetError("format", `adapter ${JSON.stringify(model)}: ${error.message}`, { cause: error });
     }
   }
 
