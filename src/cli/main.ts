@@ -91,7 +91,9 @@ function oneLine(text: string): string {
 
 function helpForAll(): string {
   const lines = Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`);
-  return `${INTRODUCTION}${lines.join("\n")}\n\nwhet COMMAND --help lists a command's flags; whet --version tells the version`;
+  return `${INTRODUCTION}${
+    lines.join("\n")
+  }\n\nwhet COMMAND --help lists a command's flags; whet --version tells the version`;
 }
 
 function helpFor(name: string, command: Command): string {
