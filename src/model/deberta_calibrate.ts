@@ -3,8 +3,8 @@
  * texts alike, and scores lie close together. While the layers are placed, a few texts go through the exact and through
  * the rounded weights side by side, and every bias takes the mean difference of its outputs.
  *
- * Random weights in the large's shape, q8, pairs of 200 tokens: scores were 0.030 off (root mean square), 0.029 of it
- * alike for all; their standard deviation is 0.44.
+ * Random weights in the large's shape, q8, eight pairs of 200 tokens, whose scores' standard deviation is 0.44: without this
+ * they were up to 0.045 off, 0.030 in the root mean square, 0.029 of it alike for all; with it 0.020, 0.012 and 0.008.
  *
  * @module
  */
