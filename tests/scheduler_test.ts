@@ -179,3 +179,153 @@ Deno.test("disposing ends all requests and gives back all memory", async () => {
   await new Promise((resolve) => setTimeout(resolve, 5));
   assertEquals(model.backend.stats().allocations, allocations);
 });
+
+Deno.test("prompts that fill blocks, or the window, are scored in room of their own", async () => {
+  using model = await open();
+  using scheduler = new Scheduler(model, { slots: 4 });
+  const requests = [81, 161, 200, 80, 1].map((length, i) => ({
+    ...{ tokens: prompt(length, i), maxTokens: 0, scorePrompt: true },
+  }));
+  const alone: ScheduledChunk[][] = [];
+  for (const request of requests) alone.push(await all(scheduler.submit(request)));
+  alone.forEach(([chunk], i) =>
+    assert("prompt" in chunk && chunk.prompt.length === requests[i].tokens.length)
+  );
+  const beside = { tokens: prompt(79, 9), maxTokens: 100, temperature: 0 };
+  const expected = tokensOf(await all(scheduler.submit(beside)));
+  const [other, ...together] = await Promise.all(
+    [beside, ...requests].map((one) => all(scheduler.submit(one))),
+  );
+  assertEquals(together, alone);
+  assertEquals(tokensOf(other), expected);
+  assertThrows(() => scheduler.submit({ tokens: [], maxTokens: 0 }), WhetError, "empty");
+});
+
+Deno.test("rows have their adapters whatever is attached to the model meanwhile", async () => {
+  using model = await open();
+  using lora = adapter(model, 3);
+  using scheduler = new Scheduler(model);
+  const own = scheduler.bank.add(adapter(model, 5));
+  const request = { tokens: prompt(12, 2), maxTokens: 8, temperature: 0 };
+  const expected = tokensOf(await all(scheduler.submit({ ...request, adapter: own })));
+  const plain = tokensOf(await all(scheduler.submit(request)));
+  model.attach(lora);
+  assertEquals(tokensOf(await all(scheduler.submit({ ...request, adapter: own }))), expected);
+  assertEquals(tokensOf(await all(scheduler.submit(request))), plain);
+  model.detach();
+  assert(plain[0][1] !== expected[0][1]);
+});
+
+Deno.test("training, and generating by itself, on the same model leave requests alone", async () => {
+  using model = await open();
+  using scheduler = new Scheduler(model);
+  const request = { tokens: prompt(30, 2), maxTokens: 40, temperature: 0 };
+  const expected = tokensOf(await all(scheduler.submit(request)));
+  const generated = await Array.fromAsync(model.generate(request.tokens, request));
+  const [scheduled, beside, logProbs] = await Promise.all([
+    all(scheduler.submit(request)),
+    Array.fromAsync(model.generate(request.tokens, request)),
+    model.logProbs([request.tokens]),
+  ]);
+  assertEquals(tokensOf(scheduled), expected);
+  assertEquals(beside, generated);
+  assertEquals(logProbs, await model.logProbs([request.tokens]));
+});
+
+Deno.test("a request that nobody begins to read ends with return(); a waiting one wakes; signals that live on keep nothing", async () => {
+  using model = await open();
+  using scheduler = new Scheduler(model, { slots: 1 });
+  const request = { tokens: prompt(5, 1), maxTokens: 150, temperature: 0 };
+  const controller = new AbortController();
+  const { signal } = controller;
+  let listeners = 0;
+  const { addEventListener, removeEventListener } = signal;
+  signal.addEventListener = (...args: Parameters<typeof addEventListener>) => {
+    listeners++;
+    addEventListener.apply(signal, args);
+  };
+  signal.removeEventListener = (...args: Parameters<typeof removeEventListener>) => {
+    listeners--;
+    removeEventListener.apply(signal, args);
+  };
+  const first = scheduler.submit({ ...request, signal });
+  const second = scheduler.submit({ ...request, signal });
+  const waits = second.next();
+  await first.return();
+  await second.return();
+  assertEquals(await waits, { done: true, value: undefined });
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assert(scheduler.state.generatedTokens < 5);
+  assertEquals(scheduler.state.freeBlocks, scheduler.state.blocks);
+  assertEquals(listeners, 0);
+});
+
+Deno.test("a pass for which memory lacks is made in smaller ones, and gives the same", async () => {
+  using model = await open();
+  const { allocate } = model.backend;
+  using scheduler = new Scheduler(model);
+  const requests = [1, 2, 3].map((i) => ({
+    ...{ tokens: prompt(60 * i, i), maxTokens: 12, seed: i, repetitionPenalty: 1.2 },
+  }));
+  const expected: [number, number][][] = [];
+  for (const request of requests) expected.push(tokensOf(await all(scheduler.submit(request))));
+  let refused = 0;
+  // As if no more than 100 rows of the widest activation had room: some prompts go through alone, others in halves.
+  model.backend.allocate = (shape, dtype) => {
+    if (shape.length === 2 && shape[1] === 256 && shape[0] > 100) {
+      refused++;
+      throw new WhetError("resource", "memory is out");
+    }
+    return allocate.call(model.backend, shape, dtype);
+  };
+  const results = await Promise.all(requests.map((request) => all(scheduler.submit(request))));
+  model.backend.allocate = allocate;
+  assert(refused > 1);
+  assertEquals(results.map(tokensOf), expected);
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assertEquals(scheduler.state.freeBlocks, scheduler.state.blocks);
+});
+
+Deno.test("a model that is disposed under its scheduler ends requests with an error; nothing else comes of it", async () => {
+  const model = await open();
+  using scheduler = new Scheduler(model, { slots: 2 });
+  scheduler.bank.add(adapter(model, 1));
+  const request = { tokens: prompt(9, 1), maxTokens: 100, repetitionPenalty: 1.1 };
+  const requests = [1, 2, 3].map(() => all(scheduler.submit(request)));
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  model[Symbol.dispose]();
+  for (const one of requests) await assertRejects(() => one, WhetError, "disposed");
+});
+
+Deno.test("a removed adapter fails who names it, and removing it twice takes away nobody else's", async () => {
+  using model = await open();
+  using scheduler = new Scheduler(model);
+  const request = { tokens: prompt(9, 1), maxTokens: 30, temperature: 0 };
+  const [first, second] = [1, 2].map((seed) => scheduler.bank.add(adapter(model, seed)));
+  const good = tokensOf(await all(scheduler.submit({ ...request, adapter: second })));
+  const running = [first, second].map((adapter) => all(scheduler.submit({ ...request, adapter })));
+  for (let i = 0; i < 2; i++) scheduler.bank.remove(first);
+  const third = scheduler.bank.add(adapter(model, 3));
+  scheduler.bank.remove(first);
+  await assertRejects(() => running[0], WhetError, "removed");
+  assertEquals(tokensOf(await running[1]), good);
+  assertThrows(() => scheduler.submit({ ...request, adapter: first }), WhetError, "bank");
+  assertEquals((await all(scheduler.submit({ ...request, adapter: third }))).length, 30);
+});
+
+Deno.test("more rows than are chosen for at once, and adapters of odd sizes", async () => {
+  const odd = { n_layer: 1, n_head: 2, n_embd: 20, n_positions: 40, vocab_size: 90 };
+  using model = await GPT2.random(odd, { backend: "wasm", threads: 1 });
+  using scheduler = new Scheduler(model, { slots: 70 });
+  const adapters = [1, 2, 3].map((seed) => scheduler.bank.add(adapter(model, seed, seed, ["c_attn"])));
+  const requests = Array.from({ length: 70 }, (_, i): ScheduledRequest => ({
+    ...{ tokens: [i + 1], maxTokens: 6, seed: i, adapter: adapters[i % 4] ?? null },
+    repetitionPenalty: i % 2 ? 1.5 : 1,
+  }));
+  const alone: [number, number][][] = [];
+  for (const request of requests) alone.push(tokensOf(await all(scheduler.submit(request))));
+  const before = scheduler.state.steps;
+  const together = await Promise.all(requests.map((request) => all(scheduler.submit(request))));
+  assertEquals(together.map(tokensOf), alone);
+  assertEquals(scheduler.state.steps - before, 6);
+});

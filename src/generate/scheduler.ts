@@ -255,7 +255,7 @@ export class Scheduler implements Disposable {
         this.#dismiss();
         this.#admit();
         if (this.#running.length === 0) return;
-        await this.#step();
+        await this.#step(this.#choosePieces());
       }
     } finally {
       this.#working = false;
@@ -302,8 +302,7 @@ export class Scheduler implements Disposable {
   }
 
   /** One pass through the network: a token of everyone who goes on, and pieces of prompts. */
-  async #step(): Promise<void> {
-    const pieces = this.#choosePieces();
+  async #step(pieces: readonly Piece[]): Promise<void> {
     let reads: Promise<() => void>[];
     try {
       reads = this.#enqueue(pieces);
@@ -313,18 +312,26 @@ export class Scheduler implements Disposable {
     await this.#settle(pieces, reads);
   }
 
-  /** What cannot be done together (for want of memory, say) is done one by one: only who fails alone fails. */
+  /**
+   * What cannot be done together is done one by one, and in smaller pieces for want of memory: only who fails alone
+   * fails.
+   */
   async #retry(pieces: readonly Piece[], error: unknown): Promise<void> {
-    if (pieces.length === 1) return pieces[0].job.mailbox.fail(error);
+    if (pieces.length === 1) {
+      const [piece] = pieces;
+      const lacksMemory = error instanceof WhetError && error.code === "resource";
+      if (!lacksMemory || piece.count === 1) return piece.job.mailbox.fail(error);
+      return await this.#step([{ ...piece, count: Math.ceil(piece.count / 2), chooses: false }]);
+    }
     for (const piece of pieces) {
       if (this.#disposed) return;
-      if (piece.job.mailbox.closed) continue;
-      const alone = [{ ...piece, row: 0 }];
+      const { job } = piece;
+      if (job.mailbox.closed) continue;
       try {
-        this.#remember(piece.job); // A choice may have been made that does not count.
-        await this.#settle(alone, this.#enqueue(alone));
+        this.#remember(job); // A choice may have been made that does not count.
+        await this.#step([{ ...piece, row: 0 }]);
       } catch (error) {
-        piece.job.mailbox.fail(error);
+        job.mailbox.fail(error);
       }
     }
   }
