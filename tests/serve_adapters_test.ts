@@ -116,3 +116,46 @@ Deno.test("a load under way keeps nobody from an adapter that is there", async (
   resolve();
   (await slow).release();
 });
+
+Deno.test("a name that is taken away while it is loaded takes no memory when nobody waits for it any more", async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  using s = await scene(1, () => promise);
+  s.store.add("a", "1"), s.store.add("b", "broken");
+  const controller = new AbortController();
+  const waits = s.store.acquire("a", controller.signal);
+  controller.abort(new Error("enough"));
+  await assertRejects(() => waits, Error, "enough");
+  // Who comes too late hears of that, and nobody of what then fails.
+  await assertRejects(() => s.store.acquire("b", controller.signal), Error, "enough");
+  s.store.delete("a");
+  resolve();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assertEquals(s.loaded[0], "1");
+  assertEquals(s.bank.bytes, 0);
+});
+
+Deno.test("an adapter of another shape gets room without throwing out those whose going gives none", async () => {
+  using model = await GPT2.random(SHAPE, { backend: "wasm", threads: 1 });
+  using bank = new AdapterBank(model.backend);
+  const each = bank.chunkBytes(Lora.create(model, { rank: 2 }));
+  const loaded: string[] = [];
+  const store = new AdapterStore(model, bank, {
+    bytes: 2 * each,
+    load(source) {
+      loaded.push(source);
+      const rank = source.startsWith("wide") ? 4 : 2;
+      return Promise.resolve(Lora.create(model, { rank, seed: 1 }));
+    },
+  });
+  for (let i = 0; i < 8; i++) store.add(`n${i}`, `n${i}`);
+  store.add("wide", "wide"), store.add("small", "small");
+  const pinned = await store.acquire("n0");
+  for (let i = 1; i < 8; i++) (await store.acquire(`n${i}`)).release();
+  const wide = store.acquire("wide"); // Needs two chunks, of which one is held.
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assertEquals(store.state.loaded, 8);
+  pinned.release();
+  (await wide).release();
+  assertEquals(store.state.loaded, 1);
+  assert(bank.bytes <= 2 * each);
+});

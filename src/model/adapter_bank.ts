@@ -98,6 +98,16 @@ export class AdapterBank implements Disposable {
   }
 
   /**
+   * Whether an adapter's place is right for another one.
+   *
+   * @param adapter Whose place.
+   * @param lora The other one.
+   */
+  isLike(adapter: BankedAdapter, lora: Lora): boolean {
+    return (adapter.chunk as Chunk).shape === shapeOf(lora);
+  }
+
+  /**
    * Takes an adapter in, with the values that its object has; it is not bound to any backend by that.
    *
    * @param lora It, checked to fit the model.

@@ -195,13 +195,18 @@ export class AdapterStore {
     this.#banked.add(entry);
   }
 
-  /** Whether there is room, after those went that were not used for the longest time, as far as they have to. */
+  /**
+   * Whether there is room, after those went that were not used for the longest time, as far as they have to: one of the
+   * same shape, whose place is free then, or a chunk's all.
+   */
   #makeRoom(lora: Lora): boolean {
-    const lacks = () => this.#bank.bytes + this.#bank.grows(lora) > this.#budget;
-    while (lacks()) {
+    while (this.#bank.bytes + this.#bank.grows(lora) > this.#budget) {
+      const held = new Set<object>();
+      for (const { users, banked } of this.#banked) if (users > 0) held.add(banked!.chunk);
       let oldest: Entry | null = null;
       for (const entry of this.#banked) {
-        if (entry.users === 0 && (!oldest || entry.used < oldest.used)) oldest = entry;
+        const helps = !held.has(entry.banked!.chunk) || this.#bank.isLike(entry.banked!, lora);
+        if (entry.users === 0 && helps && (!oldest || entry.used < oldest.used)) oldest = entry;
       }
       if (!oldest) return false;
       this.#evictions++;
