@@ -202,7 +202,7 @@ Deno.test("a reward model that cannot be had ends the study before it begins, on
   };
   const { lora, result } = await study(await tiny({ rewardModel: { name: "large", load } }));
   lora[Symbol.dispose]();
-  assertEquals(happened, ["loaded", "disposed", "loaded", "scored", "disposed"]);
+  assertEquals(happened, ["loaded", "scored", "disposed", "loaded", "scored", "disposed"]);
   assertEquals(result.scores?.judge, "large");
 });
 
@@ -212,6 +212,14 @@ Deno.test("a score that is not a number is an error, not a figure", async () => 
   const error = await failure(await tiny({ rewardModel: { name, score } }));
   assertEquals(error.code, "diverged");
   assertMatch(error.message, /broken: its score of question 1 is not a number/);
+  // One that is loaded for the study is tried before anything is trained.
+  const parts: unknown[] = [];
+  const load = () => Promise.resolve({ name, score });
+  const early = await failure(
+    await tiny({ rewardModel: { name, load }, onProgress: (at) => parts.push(at) }),
+  );
+  assertMatch(early.message, /broken: its score of a trial answer is not a number; its weights are broken/);
+  assertEquals(parts, []);
 });
 
 Deno.test("aborted, it throws the reason, and the next call goes on", () =>

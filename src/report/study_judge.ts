@@ -79,12 +79,7 @@ export async function scoreAnswers(
       );
       for (const [i, score] of found.entries()) {
         if (!Number.isFinite(score)) {
-          throw new WhetError(
-            "diverged",
-            `${judge.name}: its score of question ${
-              from + (i >> 1) + 1
-            } is not a number; its weights are broken`,
-          );
+          throw notANumber(judge, `question ${from + (i >> 1) + 1}`);
         }
         scores[i % 2 === 0 ? "base" : "tuned"].push(score);
       }
@@ -126,14 +121,30 @@ export async function recordedScores(
   return scores;
 }
 
+/** What a judge is tried with. */
+const TRIAL = { prompt: "\n\nHuman: Is water wet?\n\nAssistant:", response: "It is." };
+
 /**
- * Loads a judge and lets go of it again, so that one that cannot be had is known of before hours of training.
+ * Loads a judge, has it score a trial answer and lets go of it again, so that one that cannot be had, or is
+ * broken, is known of before hours of training.
  *
- * @param judge The judge.
- * @param signal Ends the loading.
+ * @param judge The judge; one that is there already is not tried.
+ * @param signal Ends it.
+ * @throws {WhetError} As loading and scoring do; "diverged" where the score is no number.
  */
 export async function tryJudge(judge: StudyJudge, signal?: AbortSignal): Promise<void> {
-  if ("load" in judge) (await judge.load(signal))[Symbol.dispose]?.();
+  if (!("load" in judge)) return;
+  const scorer = await judge.load(signal);
+  try {
+    const [score] = await scorer.score([TRIAL], { signal });
+    if (!Number.isFinite(score)) throw notANumber(judge, "a trial answer");
+  } finally {
+    scorer[Symbol.dispose]?.();
+  }
+}
+
+function notANumber({ name }: StudyJudge, what: string): WhetError {
+  return new WhetError("diverged", `${name}: its score of ${what} is not a number; its weights are broken`);
 }
 
 async function summon(judge: StudyJudge, signal?: AbortSignal): Promise<Scorer & Partial<Disposable>> {
