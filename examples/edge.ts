@@ -1,8 +1,8 @@
 /**
  * The whole of an edge function that speaks OpenAI's API: `deno serve --host 127.0.0.1 examples/edge.ts`, then
- * `curl -N http://127.0.0.1:8000/v1/completions -d '{"prompt":"The cat","stream":true}'`. Whet's own small model, or
- * the one that WHET_MODEL names: a directory or an https address of one that `whet quantize` made. The limits are for
- * a machine of 512 MB.
+ * `curl -N http://127.0.0.1:8000/v1/completions --json '{"prompt":"The cat","stream":true}'`. It serves Whet's own small
+ * model, or the one that WHET_MODEL names: a directory or an https address of one that `whet quantize` made. The
+ * limits are for a machine of 512 MB.
  */
 import { createHandler } from "../mod.ts";
 

@@ -54,11 +54,15 @@ Deno.test("the library in one file is the command, too", async () => {
   assertEquals(JSON.parse(stdout).text, await local(8));
 });
 
-Deno.test("the edge function in one file streams under deno serve, with no permission", async () => {
+Deno.test("the edge function in one file, packages and all, streams under deno serve, with no permission", async () => {
   await using sandbox = new Sandbox();
   await using server = await sandbox.serve(await bundle(sandbox, "examples/edge.ts"));
-  const response = await fetch(server.url);
+  const response = await fetch(`${server.url}v1/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt: PROMPT, max_tokens: 8, stream: true }),
+  });
   assertEquals(response.status, 200);
-  const pieces = await Array.fromAsync(response.body!.pipeThrough(new TextDecoderStream()));
-  assert(pieces.length > 1, `all in one piece: ${pieces}`);
+  const events = (await response.text()).trim().split("\n\n");
+  assertEquals([events.length, events.at(-1)], [9, "data: [DONE]"]);
 });

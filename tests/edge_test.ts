@@ -2,43 +2,18 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { GPT2 } from "../mod.ts";
 import { Sandbox } from "./support/sandbox.ts";
 
-const MODULE = new URL("../mod.ts", import.meta.url).href;
 const EDGE = new URL("../examples/edge.ts", import.meta.url);
 
-/** The example with a fixed seed, a question whose answer has no end, and counters at `/state`. */
-const OBSERVED = `
-import { GPT2 } from ${JSON.stringify(MODULE)};
-import edge from ${JSON.stringify(EDGE.href)};
-
-const state = { running: 0 };
-const generate = GPT2.prototype.generate;
-GPT2.prototype.generate = async function* (prompt, options) {
-  const endless = this.tokenizer.decode(prompt).includes("forever");
-  state.running++;
-  try {
-    do yield* generate.call(this, prompt, { ...options, seed: 1 }); while (endless);
-  } finally {
-    state.running--;
-  }
-};
-
-export default {
-  fetch: (request) => new URL(request.url).pathname === "/state" ? Response.json(state) : edge.fetch(request),
-};
-`;
-
-function ask(url: string, question: string): Promise<Response> {
-  return fetch(`${url}?${new URLSearchParams({ prompt: question })}`);
+function complete(url: string, body: Record<string, unknown>, signal?: AbortSignal): Promise<Response> {
+  return fetch(`${url}v1/completions`, {
+    ...{ method: "POST", signal, headers: { "content-type": "application/json" } },
+    body: JSON.stringify({ seed: 1, temperature: 0, max_tokens: 40, ...body }),
+  });
 }
 
-/** What the example's model says with the seed above. */
-async function expected(model: GPT2, question: string): Promise<string> {
-  let text = "";
-  const options = { maxTokens: 100, stop: "\n\nHuman:", seed: 1 };
-  for await (const chunk of model.generate(`\n\nHuman: ${question}\n\nAssistant:`, options)) {
-    text += chunk.text;
-  }
-  return text;
+async function metric(url: string, name: string): Promise<number> {
+  const text = await (await fetch(`${url}metrics`)).text();
+  return Number(new RegExp(`^${name} (.*)$`, "m").exec(text)![1]);
 }
 
 Deno.test("the edge function has fewer than 20 lines of code", async () => {
@@ -47,55 +22,63 @@ Deno.test("the edge function has fewer than 20 lines of code", async () => {
   assert(code.length < 20, `${code.length} lines`);
 });
 
-Deno.test("under deno serve, with no permission, an answer comes in pieces and bad requests get a clean status", async () => {
-  await using sandbox = new Sandbox();
-  await using server = await sandbox.serve(EDGE.href);
+Deno.test("under deno serve, with no permission, it streams, has a page, and bad requests get a clean status", async () => {
+  await using sandbox = new Sandbox({ packages: true });
+  await using server = await sandbox.serve("--no-check", EDGE.href);
 
-  const response = await fetch(server.url);
-  assertEquals(response.status, 200);
-  assertEquals(response.headers.get("content-type"), "text/plain; charset=utf-8");
+  const response = await complete(server.url, { prompt: "The cat", stream: true });
+  assertEquals(response.headers.get("content-type"), "text/event-stream; charset=utf-8");
   const pieces = await Array.fromAsync(response.body!.pipeThrough(new TextDecoderStream()));
   assert(pieces.length > 1, `all in one piece: ${pieces}`);
+  assertStringIncludes(pieces.at(-1)!, "data: [DONE]");
 
-  const posted = await fetch(server.url, { method: "POST", body: "Hi" });
-  assertEquals([posted.status, posted.headers.get("allow")], [405, "GET"]);
-  assertStringIncludes(await posted.text(), "GET only");
+  const { data } = await (await fetch(`${server.url}v1/models`)).json();
+  assertEquals(data.map(({ id }: { id: string }) => id), ["nano"]);
+  const page = await fetch(server.url);
+  assertEquals([page.status, page.headers.get("content-type")], [200, "text/html; charset=utf-8"]);
+  assertStringIncludes(await page.text(), "<html");
 
-  const long = await ask(server.url, "why ".repeat(2000));
-  assertEquals(long.status, 413);
-  assertStringIncludes(await long.text(), "too long");
-
+  const long = await complete(server.url, { prompt: "why ".repeat(2000) });
+  assertEquals([long.status, (await long.json()).error.code], [400, "context_length_exceeded"]);
+  const adapter = await fetch(`${server.url}v1/adapters`, {
+    ...{ method: "POST", headers: { "content-type": "application/json" } },
+    body: JSON.stringify({ id: "x", source: "/etc" }),
+  });
+  assertEquals([adapter.status, (await adapter.json()).error.code], [403, "forbidden"]);
   for (const odd of ["", "<|endoftext|>", "\ud83d", "e\u0301🙂".repeat(10)]) {
-    const answer = await ask(server.url, odd);
+    const answer = await complete(server.url, { prompt: odd });
     assertEquals(answer.status, 200, odd);
-    await answer.text();
+    await answer.body!.cancel();
   }
 });
 
-Deno.test("concurrent requests get whole answers of their own; one whose client goes away is generated no further", async () => {
-  await using sandbox = new Sandbox();
-  await using server = await sandbox.serve(sandbox.write("observed.js", OBSERVED));
-  using model = await GPT2.load("nano", { backend: "wasm" });
+Deno.test("concurrent requests get whole answers of their own; one whose client goes away is worked on no more", async () => {
+  await using sandbox = new Sandbox({ packages: true });
+  await using server = await sandbox.serve("--no-check", EDGE.href);
+  using model = await GPT2.load("nano", { backend: "wasm", threads: 1 });
 
-  const questions = [
-    "Tell me a story about a dog.",
-    "What does a cat say?",
-    "How are you?",
-    "Why is it dark?",
-  ];
+  const prompts = ["Tell me a story about a dog.", "What does a cat say?", "How are you?", "Why is it dark?"]
+    .map((question) => `\n\nHuman: ${question}\n\nAssistant:`);
   const answers = await Promise.all(
-    questions.map(async (question) => await (await ask(server.url, question)).text()),
+    prompts.map(async (prompt) => (await (await complete(server.url, { prompt })).json()).choices[0].text),
   );
-  for (const [i, question] of questions.entries()) assertEquals(answers[i], await expected(model, question));
+  for (const [i, prompt] of prompts.entries()) {
+    let text = "";
+    for await (const chunk of model.generate(prompt, { temperature: 0, maxTokens: 40 })) text += chunk.text;
+    assertEquals(answers[i], text);
+  }
 
-  const running = async () => (await (await fetch(`${server.url}state`)).json()).running;
-  assertEquals(await running(), 0);
-  const leaving = (await ask(server.url, "Will you talk forever?")).body!.getReader();
-  await leaving.read();
-  assertEquals(await running(), 1);
-  await leaving.cancel();
-  for (let tries = 0; tries < 500 && await running() > 0; tries++) {
+  const leaving = new AbortController();
+  const stream = await complete(
+    server.url,
+    { prompt: prompts[0], n: 16, max_tokens: 200, stream: true },
+    leaving.signal,
+  );
+  await stream.body!.getReader().read();
+  leaving.abort();
+  for (let tries = 0; await metric(server.url, "whet_texts_open") > 0; tries++) {
+    assert(tries < 500, "it goes on");
     await new Promise((go) => setTimeout(go, 10));
   }
-  assertEquals(await running(), 0);
+  assert(await metric(server.url, "whet_generated_tokens_total") < 16 * 200, "all of it was made");
 });

@@ -1,6 +1,6 @@
 /**
- * A directory of its own for a Deno of its own: nothing cached, no package registry to be reached, and
- * no permission but what its flags give.
+ * A directory of its own for a Deno of its own: nothing cached and no package registry to be reached, unless packages
+ * are asked for, and no permission but what its flags give.
  *
  * @module
  */
@@ -29,6 +29,9 @@ export class Sandbox implements AsyncDisposable {
   /** Where it is. */
   readonly directory: string = Deno.makeTempDirSync({ prefix: "whet-sandbox-" });
   readonly #ending: Promise<void>[] = [];
+
+  /** @param options `packages`: npm packages that this machine's Deno has are there, too. */
+  constructor(private readonly options: { packages?: boolean } = {}) {}
 
   /** Writes a file; gives its path. */
   write(name: string, text: string): string {
@@ -88,10 +91,11 @@ export class Sandbox implements AsyncDisposable {
       stdout: "piped",
       stderr: "piped",
       env: {
-        DENO_DIR: `${this.directory}/deno`,
         DENO_NO_UPDATE_CHECK: "1",
         NO_COLOR: "1",
-        NPM_CONFIG_REGISTRY: "http://127.0.0.1:1",
+        ...(this.options.packages
+          ? {}
+          : { DENO_DIR: `${this.directory}/deno`, NPM_CONFIG_REGISTRY: "http://127.0.0.1:1" }),
       },
     });
   }
