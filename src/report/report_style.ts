@@ -91,8 +91,9 @@ footer { padding-top: 2rem; padding-bottom: 2.5rem; color: var(--soft); font-siz
   .tile dd { font-size: 12.5pt; } .tile dd.note { font-size: 8pt; }
   .tile, .pair, .reference, .turn, figure, tr { break-inside: avoid; }
   .card { overflow: visible; } .turn:last-child, .prompt, h2 + p, .columns > div { break-after: avoid; }
-  figure svg { max-height: 60mm; } figure { margin-bottom: .8rem; }
+  figure svg { max-height: 68mm; } figure { margin-bottom: .8rem; }
   details:not([open]) { display: none; } details:not([open]) + .printed { display: block; } summary { display: none; }
+  .scroll { overflow: visible; } .figures th, .figures td { padding: .4rem .6rem; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 `;
