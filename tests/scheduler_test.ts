@@ -3,6 +3,7 @@ import { WhetError } from "../src/errors.ts";
 import { type ScheduledChunk, type ScheduledRequest, Scheduler } from "../src/generate/scheduler.ts";
 import { GPT2 } from "../src/gpt2.ts";
 import { Lora } from "../src/model/lora.ts";
+import { train } from "../src/train/trainer.ts";
 
 const SHAPE = { n_layer: 2, n_head: 2, n_embd: 64, n_positions: 200, vocab_size: 300 };
 
@@ -216,20 +217,37 @@ Deno.test("rows have their adapters whatever is attached to the model meanwhile"
   assert(plain[0][1] !== expected[0][1]);
 });
 
-Deno.test("training, and generating by itself, on the same model leave requests alone", async () => {
+Deno.test("training an adapter, generating and scoring beside, on the same model, leave requests alone", async () => {
   using model = await open();
   using scheduler = new Scheduler(model);
-  const request = { tokens: prompt(30, 2), maxTokens: 40, temperature: 0 };
-  const expected = tokensOf(await all(scheduler.submit(request)));
+  using trained = adapter(model, 4);
+  const request = { tokens: prompt(30, 2), maxTokens: 60, temperature: 0 };
+  const own = scheduler.bank.add(adapter(model, 5));
+  const expected = tokensOf(await all(scheduler.submit({ ...request, adapter: own })));
   const generated = await Array.fromAsync(model.generate(request.tokens, request));
-  const [scheduled, beside, logProbs] = await Promise.all([
-    all(scheduler.submit(request)),
+  const data = [1, 2, 3].map((seed) => ({ tokens: prompt(20, seed) }));
+  let running = 0;
+  const learn = async () => {
+    const losses: number[] = [];
+    for await (const { loss } of train(model, data, { lora: trained, steps: 6, batchSize: 2, seed: 1 })) {
+      losses.push(loss);
+      running += scheduler.state.running;
+    }
+    return losses;
+  };
+  const [scheduled, beside, logProbs, losses] = await Promise.all([
+    all(scheduler.submit({ ...request, adapter: own })),
     Array.fromAsync(model.generate(request.tokens, request)),
     model.logProbs([request.tokens]),
+    learn(),
   ]);
+  assert(running > 0, "they did not meet");
   assertEquals(tokensOf(scheduled), expected);
   assertEquals(beside, generated);
-  assertEquals(logProbs, await model.logProbs([request.tokens]));
+  model.detach();
+  assertEquals(logProbs.length, 1);
+  assertEquals(losses.length, 6);
+  assert(losses.every(Number.isFinite));
 });
 
 Deno.test("a request that nobody begins to read ends with return(); a waiting one wakes; signals that live on keep nothing", async () => {
