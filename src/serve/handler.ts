@@ -201,11 +201,13 @@ class Served implements AsyncDisposable {
 
   async #load(): Promise<Service> {
     if (this.#disposed) throw new WhetError("disposed", "the server was shut down");
-    const { model = "nano", backend, weights, threads, adapterBytes, ...limits } = this.options;
+    const { model = "nano", backend, weights, threads, instructionSet, adapterBytes, ...limits } =
+      this.options;
     const own = typeof model === "string";
-    const loaded = own ? await GPT2.load(model, { backend, weights, threads }) : model;
+    const loaded = own ? await GPT2.load(model, { backend, weights, threads, instructionSet }) : model;
     try {
-      const service = new Service(loaded, limits, { bytes: adapterBytes });
+      const chatTemplate = limits.chatTemplate ?? (own ? await readChatTemplate(model) : undefined);
+      const service = new Service(loaded, { ...limits, chatTemplate }, { bytes: adapterBytes });
       for (const [name, source] of Object.entries(await this.#sources())) service.adapters.add(name, source);
       return service;
     } catch (error) {

@@ -4,14 +4,14 @@
  * @module
  */
 import { ApiError } from "./errors.ts";
-import { CREDIT, type FromWorker, type ToWorker } from "./worker_messages.ts";
+import type { FromWorker, ToWorker } from "./worker_messages.ts";
 
 /** A request that a worker answers. */
 export class ProxyCall {
   /** Resolves when the answer begins; never rejects. */
   readonly response: Promise<Response>;
   readonly #head = Promise.withResolvers<Response>();
-  /** Chunks that the client has not asked for yet: {@linkcode CREDIT} at most. */
+  /** Chunks that the client has not asked for yet: as many as its credit at most. */
   #chunks: Uint8Array<ArrayBuffer>[] = [];
   #state: "open" | "ended" | "broken" = "open";
   #wake = () => {};
