@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { createHandler, GPT2 } from "../mod.ts";
 import { WhetError } from "../src/errors.ts";
 import { servedName } from "../src/serve/names.ts";
 import { readChatTemplate } from "../src/serve/chat_template.ts";
@@ -224,6 +225,33 @@ Deno.test("a chat template is read from its file, or from the tokenizer's config
     await assertRejects(() => readChatTemplate(directory), WhetError, "chat_template: expected");
     await Deno.writeTextFile(`${directory}/chat_template.jinja`, "file");
     assertEquals(await readChatTemplate(directory), "file");
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("a model with a chat template of its own is asked by it, in a worker and in createHandler alike", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    using nano = await GPT2.load("nano", { backend: "wasm", threads: 1 });
+    await nano.save(directory);
+    await Deno.writeTextFile(
+      `${directory}/chat_template.jinja`,
+      "{% for m in messages %}Q: {{ m.content }}\nA:{% endfor %}",
+    );
+    await using handler = createHandler({ ...OPTIONS, model: directory });
+    await using server = await running({ model: directory });
+    const headers = { "content-type": "application/json" };
+    const send = (path: string, body: unknown) =>
+      new Request(`${AT}/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+    const sure = { temperature: 0, max_tokens: 6 };
+    const whole = await (await handler(send("completions", { ...sure, prompt: "Q: Hi\nA:" }))).json();
+    const chat = { ...sure, messages: [{ role: "user", content: "Hi" }] };
+    for (const fetch of [handler, (request: Request) => server.fetch(request)]) {
+      const { choices, model } = await (await fetch(send("chat/completions", chat))).json();
+      assertEquals(choices[0].message.content, whole.choices[0].text.replace(/^ /, ""));
+      assert(!model.includes("/"), model);
+    }
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
