@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { GPT2 } from "../mod.ts";
 import { Sandbox } from "./support/sandbox.ts";
 

@@ -397,6 +397,7 @@ export class Store implements Disposable {
     this.#allocations--;
   }
 
+  // deno-lint-ignore require-await -- what does not fit rejects, as on a backend that waits
   async admit({ name, format, weights }: MemoryNeed): Promise<void> {
     const { maximumBytes } = this.memory;
     if (weights <= maximumBytes) return;
