@@ -458,6 +458,19 @@ Deno.test("a client that goes away ends its work; others do not notice", async (
   assert(await metric("whet_generated_tokens_total") < 120);
 });
 
+Deno.test("a stream that is left before it is read ends its work", async () => {
+  using model = await GPT2.load("nano", { backend: "wasm", threads: 1 });
+  await using handler = serve({ model });
+  const response = await handler(
+    post("/v1/completions", { prompt: "Hello", max_tokens: 200, temperature: 0, stream: true }),
+  );
+  await response.body!.cancel();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const text = await (await handler(new Request("http://localhost/metrics"))).text();
+  assertMatch(text, /^whet_texts_open 0$/m);
+  assert(Number(/^whet_generated_tokens_total (.*)$/m.exec(text)?.[1]) < 60);
+});
+
 Deno.test("shutting down lets streams finish, and takes no more requests", async () => {
   const handler = serve();
   const response = await handler(

@@ -79,6 +79,7 @@ export function routes(options: RoutesOptions): OpenAPIHono {
       clearTimeout(timer);
       // Deno aborts the signal of a request that was answered, too, and warns those who listen.
       request.signal.removeEventListener("abort", gone);
+      controller.abort(); // What nobody waits for any more, such as a stream that was left before it began.
     };
     return { signal: controller.signal, done };
   };
