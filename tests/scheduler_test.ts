@@ -165,6 +165,18 @@ Deno.test("a broken adapter fails its own request only", async () => {
   const good = all(scheduler.submit(request));
   await assertRejects(() => all(scheduler.submit({ ...request, adapter: own })), WhetError, "not numbers");
   assertEquals(tokensOf(await good), expected);
+  const scored = { ...request, maxTokens: 0, scorePrompt: true, adapter: own };
+  await assertRejects(() => all(scheduler.submit(scored)), WhetError, "not numbers");
+});
+
+Deno.test("limits that make no sense are refused before anything is made", async () => {
+  using model = await open();
+  const { allocations } = model.backend.stats();
+  for (const options of [{ slots: 0 }, { slots: 1e9 }, { rowsBeside: 0.5 }, { cacheBytes: NaN }]) {
+    assertThrows(() => new Scheduler(model, options), WhetError, Object.keys(options)[0]);
+  }
+  assertThrows(() => new Scheduler(model, { cacheBytes: 1e15, slots: 4096 }), WhetError, "memory");
+  assertEquals(model.backend.stats().allocations, allocations);
 });
 
 Deno.test("disposing ends all requests and gives back all memory", async () => {

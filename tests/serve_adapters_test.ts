@@ -159,3 +159,15 @@ Deno.test("an adapter of another shape gets room without throwing out those whos
   assertEquals(store.state.loaded, 1);
   assert(bank.bytes <= 2 * each);
 });
+
+Deno.test("a load that ends after the bank does fails who waits, and takes no memory", async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  using s = await scene(1, () => promise);
+  const { allocations } = s.model.backend.stats();
+  s.store.add("a", "1");
+  const waits = s.store.acquire("a");
+  s.bank[Symbol.dispose]();
+  resolve();
+  await assertRejects(() => waits, WhetError, "disposed");
+  assertEquals(s.model.backend.stats().allocations, allocations);
+});

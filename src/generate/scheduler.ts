@@ -95,6 +95,9 @@ interface Piece {
 /** Rows of logits at once. */
 const LOGIT_ROWS = MOST_CHOICES;
 
+/** Sequences at once at most: each takes memory for what it has seen, whether or not anybody comes. */
+const MOST_SLOTS = 4096;
+
 /** What a scheduler is doing. */
 export interface SchedulerState {
   /** Requests with a place in the cache. */
@@ -139,6 +142,9 @@ export class Scheduler implements Disposable {
     for (const [name, value] of Object.entries({ slots, cacheBytes, rowsBeside, rowsAlone })) {
       if (Number.isSafeInteger(value) && value > 0) continue;
       throw new WhetError("option", `${name}: expected a whole number above 0, got ${value}`);
+    }
+    if (slots > MOST_SLOTS) {
+      throw new WhetError("option", `slots: at most ${MOST_SLOTS} sequences go on at once, got ${slots}`);
     }
     this.#model = model;
     this.#options = { slots, cacheBytes, rowsBeside, rowsAlone };

@@ -52,6 +52,7 @@ export class AdapterBank implements Disposable {
   readonly #backend: Backend;
   readonly #live = new Set<BankedAdapter>();
   #chunks: Chunk[] = [];
+  #disposed = false;
 
   /** @param backend The model's. */
   constructor(backend: Backend) {
@@ -112,9 +113,10 @@ export class AdapterBank implements Disposable {
    *
    * @param lora It, checked to fit the model.
    * @returns What it is known by here.
-   * @throws {WhetError} "resource" where memory is out.
+   * @throws {WhetError} "resource" where memory is out, "disposed".
    */
   add(lora: Lora): BankedAdapter {
+    if (this.#disposed) throw new WhetError("disposed", "the bank of adapters was disposed");
     const shape = shapeOf(lora);
     let chunk = this.#chunks.find((chunk) => chunk.shape === shape && chunk.taken.includes(false));
     if (!chunk) this.#chunks.push(chunk = this.#allocate(lora, shape));
@@ -241,6 +243,7 @@ export class AdapterBank implements Disposable {
 
   /** Frees all. */
   [Symbol.dispose](): void {
+    this.#disposed = true;
     this.#live.clear();
     for (const chunk of this.#chunks.splice(0)) this.#free(chunk);
   }
