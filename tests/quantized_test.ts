@@ -59,6 +59,36 @@ await onEachBackend(
 );
 
 await onEachBackend(
+  "a code of −128, which Whet never writes, is −128 steps, in the longest sums of the largest numbers too",
+  async (backend) => {
+    const [rows, columns] = [512, 48];
+    for (const axis of [0, 1] as const) {
+      const groups = axis === 0 ? rows / 32 * columns : rows * Math.ceil(columns / 32);
+      const scales = new Float32Array(groups).fill(0.25);
+      const stored: StoredMatrix = {
+        ...{ rows, columns, axis, format: "q8", scales },
+        codes: new Uint8Array(rows * columns).fill(128),
+      };
+      const b = backend.packStored(stored);
+      assert((await backend.unpack(b)).every((x) => x === -32));
+      for (const M of [1, 5, 33]) {
+        for (const transposeB of [false, true]) {
+          const [K, N] = transposeB ? [columns, rows] : [rows, columns];
+          const a = backend.upload(new Float32Array(M * K).fill(3), [M, K]);
+          const out = backend.allocate([M, N]);
+          backend.matmul({ a, b, transposeB, out });
+          for (const x of await backend.read(out)) {
+            assert(Math.abs(x / (K * 3 * -32) - 1) < 1e-6, `axis ${axis}, ${M} rows: ${x}`);
+          }
+          backend.free(a), backend.free(out);
+        }
+      }
+      backend.free(b);
+    }
+  },
+);
+
+await onEachBackend(
   "what is in the file are the numbers that are computed with",
   (backend) =>
     inTempDir(async (directory) => {

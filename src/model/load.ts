@@ -97,15 +97,16 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   }
   const where = `${called}/config.json`;
   const config = parseConfig(parseJsonObject(text, where), where);
-  const own = await loadTokenizer(repository, config.eos_token_id);
-  if (own) checkVocabulary(own, config.vocab_size);
-  const tokenizer = own ?? await standardTokenizer(called, config);
+  // It is made while the backend compiles its kernels: on two cores 25 of a start's 500 ms.
+  const tokenizing = readTokenizer(repository, config);
+  tokenizing.catch(() => {}); // Whoever waits for it hears of it.
 
   using checkpoint = await openCheckpoint(repository);
   const found = findParameters(checkpoint, parameterShapes(config), called);
   const weights = options.weights ?? storedFormat(found, called) ?? "f32";
   return await withBackend(options, async (backend, ownsBackend) => {
     await backend.admit?.(memoryNeed(called, config, weights));
+    const tokenizer = await tokenizing;
     const values = readParameters(checkpoint, found, weights, options.signal);
     const parameters = await placeAll(backend, weights, values);
     return { name: called, config, tokenizer, backend, ownsBackend, weights, parameters };
@@ -155,6 +156,13 @@ async function* initialParameters(
 
 function elements(shape: readonly number[]): number {
   return shape.reduce((a, b) => a * b, 1);
+}
+
+/** The tokenizer in a model's own files, else GPT-2's. */
+async function readTokenizer(repository: Repository, config: GPT2Config): Promise<Tokenizer> {
+  const own = await loadTokenizer(repository, config.eos_token_id);
+  if (own) checkVocabulary(own, config.vocab_size);
+  return own ?? await standardTokenizer(repository.name, config);
 }
 
 /** GPT-2's tokenizer where the vocabulary has room for it, else none. */
