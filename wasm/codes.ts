@@ -176,14 +176,14 @@ export function chooseRatios(
 /** Four columns' ratios, from column j / 4. */
 // @ts-ignore: decorator
 @inline
-function ratiosAt(block: usize, j: usize): v128 {
+export function ratiosAt(block: usize, j: usize): v128 {
   return i32x4.extend_low_i16x8_u(i16x8.extend_low_i8x16_u(v128.load32_zero(block + j / 4)));
 }
 
 /** Four columns' offsets; 0 in 8 bits. */
 // @ts-ignore: decorator
 @inline
-function offsetsAt(kind: u32, block: usize, j: usize): v128 {
+export function offsetsAt(kind: u32, block: usize, j: usize): v128 {
   return kind == Q8 ? zero() : v128.load16x4_u(block + 16 + j / 2);
 }
 

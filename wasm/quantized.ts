@@ -14,8 +14,8 @@
  * A product with the transpose (LoRA's backward pass) sums over the columns, whose steps differ: its weights are
  * rounded anew to 13 bits, by a step for each row, slice by slice.
  */
-import { blockBytes, codesPanelBytes, GROUP, Q4_CODES, Q8_CODES, STEPS } from "./codes";
-import { Q8 } from "./formats";
+import { blockBytes, codesPanelBytes, GROUP, offsetsAt, Q4_CODES, Q8_CODES, ratiosAt, STEPS } from "./codes";
+import { Q4, Q8 } from "./formats";
 import { finish, WIDE } from "./matmul";
 import { fma, zero } from "./simd";
 import { dot, tileRounded, tileRoundedWide } from "./tile_rounded";
@@ -470,9 +470,9 @@ export function rowRounded(
         if (kind == Q8) {
           groupOf8(a + g * (GROUP * 2), block, scratch);
         } else {
-          if (ASC_FEATURE_RELAXED_SIMD) groupOf4Relaxed(highs + g * GROUP, padded(K), block, scratch);
-          else groupOf4(a + g * (GROUP * 2), block, scratch);
-          subtractOffsets(block, v128.load32_splat(sums + g * 4), scratch);
+          const sum = v128.load32_splat(sums + g * 4);
+          if (ASC_FEATURE_RELAXED_SIMD) groupOf4Relaxed(highs + g * GROUP, padded(K), sum, block, scratch);
+          else groupOf4(a + g * (GROUP * 2), sum, block, scratch);
         }
       }
       y0 = fma(f32x4.convert_i32x4_s(v128.load(scratch)), s, y0);
@@ -494,12 +494,11 @@ function folded(low: v128, high: v128): v128 {
   return i32x4.add(v128.shuffle<i32>(low, high, 0, 2, 4, 6), v128.shuffle<i32>(low, high, 1, 3, 5, 7));
 }
 
-/** Four columns' sums times their ratios, added to what `to` holds. */
+/** Four columns' sums, from column j / 4, times their ratios, added to what `to` holds. */
 // @ts-ignore: decorator
 @inline
-function addRatios(low: v128, high: v128, ratios: usize, to: usize): void {
-  const r = i32x4.extend_low_i16x8_u(i16x8.extend_low_i8x16_u(v128.load32_zero(ratios)));
-  v128.store(to, i32x4.add(v128.load(to), i32x4.mul(folded(low, high), r)));
+function addRatios(sums: v128, block: usize, j: usize, to: usize): void {
+  v128.store(to + j, i32x4.add(v128.load(to + j), i32x4.mul(sums, ratiosAt(block, j))));
 }
 
 /** Adds Σ over a group's 32 rows of x · ratio · code to 16 sums. */
@@ -516,14 +515,14 @@ function groupOf8(x: usize, block: usize, to: usize): void {
     c0 = dot(i16x8.extend_low_i8x16_s(c), s, c0), c1 = dot(i16x8.extend_high_i8x16_s(c), s, c1);
     d0 = dot(i16x8.extend_low_i8x16_s(d), s, d0), d1 = dot(i16x8.extend_high_i8x16_s(d), s, d1);
   }
-  addRatios(a0, a1, block, to), addRatios(b0, b1, block + 4, to + 16);
-  addRatios(c0, c1, block + 8, to + 32), addRatios(d0, d1, block + 12, to + 48);
+  addRatios(folded(a0, a1), block, 0, to), addRatios(folded(b0, b1), block, 16, to);
+  addRatios(folded(c0, c1), block, 32, to), addRatios(folded(d0, d1), block, 48, to);
 }
 
-/** The same of 4-bit codes, without their offsets. */
+/** The same of x · (ratio · code − offset), with 4-bit codes; `sum` is Σ x. */
 // @ts-ignore: decorator
 @inline
-function groupOf4(x: usize, block: usize, to: usize): void {
+function groupOf4(x: usize, sum: v128, block: usize, to: usize): void {
   let a0 = zero(), a1 = zero(), b0 = zero(), b1 = zero(), c0 = zero(), c1 = zero(), d0 = zero(), d1 = zero();
   const mask = constant(0);
   let p = block + Q4_CODES;
@@ -542,64 +541,71 @@ function groupOf4(x: usize, block: usize, to: usize): void {
     d0 = dot(i16x8.extend_low_i8x16_u(l), s, d0), d1 = dot(i16x8.extend_high_i8x16_u(l), s, d1);
     d0 = dot(i16x8.extend_low_i8x16_u(h), t, d0), d1 = dot(i16x8.extend_high_i8x16_u(h), t, d1);
   }
-  addRatios(a0, a1, block, to), addRatios(b0, b1, block + 4, to + 16);
-  addRatios(c0, c1, block + 8, to + 32), addRatios(d0, d1, block + 12, to + 48);
+  addShifted(folded(a0, a1), sum, block, 0, to), addShifted(folded(b0, b1), sum, block, 16, to);
+  addShifted(folded(c0, c1), sum, block, 32, to), addShifted(folded(d0, d1), sum, block, 48, to);
 }
 
 /**
  * The same by 8-bit products: a 4-bit code times a byte stays so small that a group's sums hold in 16 bits. The same
- * whole numbers come out.
+ * whole numbers come out. All sixteen columns at once, for what spreads the activations counts (two times eight, and offsets by
+ * themselves: 18.3 instead of 22.9 G weights/s on a Zen 4 core).
  *
  * @param highs The group's activations divided by 32; what is left of each lies `lows` bytes on.
  */
 // @ts-ignore: decorator
 @inline
-function groupOf4Relaxed(highs: usize, lows: usize, block: usize, to: usize): void {
-  for (let j: usize = 0; j < 64; j += 32) {
-    let h0 = zero(), l0 = zero(), h1 = zero(), l1 = zero();
-    let x = highs;
-    let p = block + Q4_CODES + j;
-    const mask = constant(0);
-    for (const end = p + 256; p < end; p += 64, x += 8) {
-      let u = v128.load(p), v = v128.load(p + 16);
-      let h = v128.load32_splat(x), l = v128.load32_splat(x + lows);
-      let w = v128.and(u, mask);
-      h0 = i16x8.add(h0, i16x8.relaxed_dot_i8x16_i7x16_s(h, w));
-      l0 = i16x8.add(l0, i16x8.relaxed_dot_i8x16_i7x16_s(l, w));
-      w = v128.and(v, mask);
-      h1 = i16x8.add(h1, i16x8.relaxed_dot_i8x16_i7x16_s(h, w));
-      l1 = i16x8.add(l1, i16x8.relaxed_dot_i8x16_i7x16_s(l, w));
-      h = v128.load32_splat(x + 4), l = v128.load32_splat(x + 4 + lows);
-      w = v128.and(i16x8.shr_u(u, 4), mask);
-      h0 = i16x8.add(h0, i16x8.relaxed_dot_i8x16_i7x16_s(h, w));
-      l0 = i16x8.add(l0, i16x8.relaxed_dot_i8x16_i7x16_s(l, w));
-      w = v128.and(i16x8.shr_u(v, 4), mask);
-      h1 = i16x8.add(h1, i16x8.relaxed_dot_i8x16_i7x16_s(h, w));
-      l1 = i16x8.add(l1, i16x8.relaxed_dot_i8x16_i7x16_s(l, w));
-    }
-    addParts(h0, l0, block + j / 4, to + j);
-    addParts(h1, l1, block + j / 4 + 4, to + j + 16);
+function groupOf4Relaxed(highs: usize, lows: usize, sum: v128, block: usize, to: usize): void {
+  let h0 = zero(), h1 = zero(), h2 = zero(), h3 = zero(), l0 = zero(), l1 = zero(), l2 = zero(), l3 = zero();
+  const mask = constant(0);
+  let x = highs;
+  let p = block + Q4_CODES;
+  for (const end = p + 256; p < end; p += 64, x += 8) {
+    const g = v128.load32_splat(x), k = v128.load32_splat(x + lows);
+    const h = v128.load32_splat(x + 4), l = v128.load32_splat(x + lows + 4);
+    let codes = v128.load(p);
+    let low = v128.and(codes, mask), high = v128.and(i16x8.shr_u(codes, 4), mask);
+    h0 = i16x8.add(h0, i16x8.relaxed_dot_i8x16_i7x16_s(g, low));
+    l0 = i16x8.add(l0, i16x8.relaxed_dot_i8x16_i7x16_s(k, low));
+    h0 = i16x8.add(h0, i16x8.relaxed_dot_i8x16_i7x16_s(h, high));
+    l0 = i16x8.add(l0, i16x8.relaxed_dot_i8x16_i7x16_s(l, high));
+    codes = v128.load(p + 16);
+    low = v128.and(codes, mask), high = v128.and(i16x8.shr_u(codes, 4), mask);
+    h1 = i16x8.add(h1, i16x8.relaxed_dot_i8x16_i7x16_s(g, low));
+    l1 = i16x8.add(l1, i16x8.relaxed_dot_i8x16_i7x16_s(k, low));
+    h1 = i16x8.add(h1, i16x8.relaxed_dot_i8x16_i7x16_s(h, high));
+    l1 = i16x8.add(l1, i16x8.relaxed_dot_i8x16_i7x16_s(l, high));
+    codes = v128.load(p + 32);
+    low = v128.and(codes, mask), high = v128.and(i16x8.shr_u(codes, 4), mask);
+    h2 = i16x8.add(h2, i16x8.relaxed_dot_i8x16_i7x16_s(g, low));
+    l2 = i16x8.add(l2, i16x8.relaxed_dot_i8x16_i7x16_s(k, low));
+    h2 = i16x8.add(h2, i16x8.relaxed_dot_i8x16_i7x16_s(h, high));
+    l2 = i16x8.add(l2, i16x8.relaxed_dot_i8x16_i7x16_s(l, high));
+    codes = v128.load(p + 48);
+    low = v128.and(codes, mask), high = v128.and(i16x8.shr_u(codes, 4), mask);
+    h3 = i16x8.add(h3, i16x8.relaxed_dot_i8x16_i7x16_s(g, low));
+    l3 = i16x8.add(l3, i16x8.relaxed_dot_i8x16_i7x16_s(k, low));
+    h3 = i16x8.add(h3, i16x8.relaxed_dot_i8x16_i7x16_s(h, high));
+    l3 = i16x8.add(l3, i16x8.relaxed_dot_i8x16_i7x16_s(l, high));
   }
+  addShifted(joined(h0, l0), sum, block, 0, to), addShifted(joined(h1, l1), sum, block, 16, to);
+  addShifted(joined(h2, l2), sum, block, 32, to), addShifted(joined(h3, l3), sum, block, 48, to);
 }
 
-/** Four columns' sums, 32 · high + low, times their ratios, added to what `to` holds. */
+/** Four columns' sums, 32 · high + low. */
 // @ts-ignore: decorator
 @inline
-function addParts(high: v128, low: v128, ratios: usize, to: usize): void {
-  const sum = i32x4.add(
+function joined(high: v128, low: v128): v128 {
+  return i32x4.add(
     i32x4.shl(i32x4.extadd_pairwise_i16x8_s(high), 5),
     i32x4.extadd_pairwise_i16x8_s(low),
   );
-  const r = i32x4.extend_low_i16x8_u(i16x8.extend_low_i8x16_u(v128.load32_zero(ratios)));
-  v128.store(to, i32x4.add(v128.load(to), i32x4.mul(sum, r)));
 }
 
-/** Takes Σ x · offset off 16 sums; `sum` is Σ x. */
+/** Four columns' sums, from column j / 4, times their ratios, less `sum` times their offsets, added to what `to` holds. */
 // @ts-ignore: decorator
 @inline
-function subtractOffsets(block: usize, sum: v128, to: usize): void {
-  for (let j: usize = 0; j < 64; j += 16) {
-    const offsets = v128.load16x4_u(block + 16 + j / 2);
-    v128.store(to + j, i32x4.sub(v128.load(to + j), i32x4.mul(offsets, sum)));
-  }
+function addShifted(sums: v128, sum: v128, block: usize, j: usize, to: usize): void {
+  const shift = i32x4.mul(offsetsAt(Q4, block, j), sum);
+  const value = i32x4.sub(i32x4.mul(sums, ratiosAt(block, j)), shift);
+  v128.store(to + j, i32x4.add(v128.load(to + j), value));
 }
