@@ -65,6 +65,11 @@ export class Checkpoint implements Disposable {
     return first?.metadata ?? {};
   }
 
+  /** Whether to read in another order than the files' costs. */
+  get sequential(): boolean {
+    return [...this.#order.keys()].some(({ sequential }) => sequential);
+  }
+
   /** Each file's free notes, with what messages call it. */
   notes(): { file: string; metadata: Readonly<Record<string, string>> }[] {
     return [...this.#order.keys()].map(({ name, metadata }) => ({ file: name, metadata }));

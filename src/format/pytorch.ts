@@ -87,6 +87,11 @@ export class PyTorchFile implements TensorFile {
     return this.#source.name;
   }
 
+  /** Whether to read in another order than the file's costs. */
+  get sequential(): boolean {
+    return this.#source.sequential ?? false;
+  }
+
   /** The tensors' names, in the order of their bytes. */
   names(): string[] {
     return [...this.#infos.keys()];

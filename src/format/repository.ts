@@ -34,6 +34,8 @@ export interface ByteSource {
   readonly name: string;
   /** Its length in bytes. */
   readonly size: number;
+  /** Whether to read in another order than the file's costs, a connection each time [no]. */
+  readonly sequential?: boolean;
   /**
    * Reads a stretch.
    *

@@ -62,6 +62,11 @@ export class Safetensors implements TensorFile {
     return this.source.name;
   }
 
+  /** Whether to read in another order than the file's costs. */
+  get sequential(): boolean {
+    return this.source.sequential ?? false;
+  }
+
   /** The tensors' names, in the order of their bytes, which is the cheapest to read them in. */
   names(): string[] {
     return [...this.tensors.keys()];

@@ -90,6 +90,8 @@ export async function openHttp(
 }
 
 class HttpSource extends AnySource {
+  readonly sequential = true;
+
   constructor(private readonly line: Line, size: number, file: string, options: SourceOptions) {
     super(line.name, file, size, options);
   }

@@ -57,6 +57,10 @@ export class LocalRepository extends AnyRepository {
 }
 
 class LocalSource extends AnySource {
+  /** Where the handle stands; NaN after a read that failed. */
+  #at = 0;
+  #loaded = 0;
+
   constructor(
     private readonly handle: Deno.FsFile,
     size: number,
@@ -69,7 +73,9 @@ class LocalSource extends AnySource {
 
   protected async fill(offset: number, buffer: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
     try {
-      await this.handle.seek(offset, Deno.SeekMode.Start);
+      // Reads mostly follow one another, and a seek takes as long as a small read: a millisecond while all cores compute.
+      if (offset !== this.#at) await this.handle.seek(offset, Deno.SeekMode.Start);
+      this.#at = NaN;
       for (let at = 0; at < buffer.length; at += PIECE) {
         this.options.signal?.throwIfAborted();
         const piece = buffer.subarray(at, at + PIECE);
@@ -83,8 +89,9 @@ class LocalSource extends AnySource {
               "do not change it while it is read",
           );
         }
-        this.reached(offset + at + n);
+        this.reached(Math.min(this.size, this.#loaded += n));
       }
+      this.#at = offset + buffer.length;
     } catch (error) {
       if (this.options.signal?.aborted) throw error;
       throw explainFileError(error, "read", this.name);

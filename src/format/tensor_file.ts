@@ -25,6 +25,8 @@ export interface TensorFile extends Disposable {
   readonly name: string;
   /** The file's free notes, such as `format: "pt"`. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** Whether to read in another order than the file's costs [no]. */
+  readonly sequential?: boolean;
   /** The tensors' names, in the order that is the cheapest to read them in. */
   names(): string[];
   /** Whether there is a tensor of that name. */

@@ -97,20 +97,35 @@ export async function loadModel(source: string, options: LoadOptions = {}): Prom
   }
   const where = `${called}/config.json`;
   const config = parseConfig(parseJsonObject(text, where), where);
-  // It is made while the backend compiles its kernels: on two cores 25 of a start's 500 ms.
-  const tokenizing = readTokenizer(repository, config);
-  tokenizing.catch(() => {}); // Whoever waits for it hears of it.
-
   using checkpoint = await openCheckpoint(repository);
   const found = findParameters(checkpoint, parameterShapes(config), called);
   const weights = options.weights ?? storedFormat(found, called) ?? "f32";
-  return await withBackend(options, async (backend, ownsBackend) => {
-    await backend.admit?.(memoryNeed(called, config, weights));
-    const tokenizer = await tokenizing;
-    const values = readParameters(checkpoint, found, weights, options.signal);
-    const parameters = await placeAll(backend, weights, values);
-    return { name: called, config, tokenizer, backend, ownsBackend, weights, parameters };
-  });
+  // The tokenizer keeps this thread busy for a while; meanwhile kernels compile, and the first numbers are read.
+  const values = readParameters(checkpoint, found, weights, options.signal);
+  const first = values.next();
+  const tokenizing = readTokenizer(repository, config);
+  for (const promise of [first, tokenizing]) promise.catch(() => {}); // Whoever waits for it hears of it.
+  try {
+    return await withBackend(options, async (backend, ownsBackend) => {
+      await backend.admit?.(memoryNeed(called, config, weights));
+      const tokenizer = await tokenizing;
+      const parameters = await placeAll(backend, weights, resumed(first, values));
+      return { name: called, config, tokenizer, backend, ownsBackend, weights, parameters };
+    });
+  } finally {
+    await values.return(undefined); // No read is under way any more when the checkpoint is closed.
+  }
+}
+
+/** What comes first, then the rest. */
+async function* resumed<Item>(
+  first: Promise<IteratorResult<Item, void>>,
+  rest: AsyncGenerator<Item, void>,
+): AsyncGenerator<Item> {
+  const { done, value } = await first;
+  if (done) return;
+  yield value;
+  yield* rest;
 }
 
 /**

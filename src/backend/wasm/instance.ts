@@ -29,9 +29,13 @@ function bytesOf(set: InstructionSet, shared = false): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
+const supported = new Map<InstructionSet, boolean>();
+
 /** Whether this engine can run a build. */
 export function supports(set: InstructionSet): boolean {
-  return WebAssembly.validate(bytesOf(set));
+  const valid = supported.get(set) ?? WebAssembly.validate(bytesOf(set));
+  supported.set(set, valid);
+  return valid;
 }
 
 /**
