@@ -545,6 +545,13 @@ function groupOf4(x: usize, sum: v128, block: usize, to: usize): void {
   addShifted(folded(c0, c1), sum, block, 32, to), addShifted(folded(d0, d1), sum, block, 48, to);
 }
 
+/** c + two products of bytes a lane of 16 bits; those of `w` have 7 bits. */
+// @ts-ignore: decorator
+@inline
+function dot8(c: v128, x: v128, w: v128): v128 {
+  return i16x8.add(c, i16x8.relaxed_dot_i8x16_i7x16_s(x, w));
+}
+
 /**
  * The same by 8-bit products: a 4-bit code times a byte stays so small that a group's sums hold in 16 bits. The same
  * whole numbers come out. All sixteen columns at once, for what spreads the activations counts (two times eight, and offsets by
@@ -560,32 +567,17 @@ function groupOf4Relaxed(highs: usize, lows: usize, sum: v128, block: usize, to:
   let x = highs;
   let p = block + Q4_CODES;
   for (const end = p + 256; p < end; p += 64, x += 8) {
-    const g = v128.load32_splat(x), k = v128.load32_splat(x + lows);
-    const h = v128.load32_splat(x + 4), l = v128.load32_splat(x + lows + 4);
-    let codes = v128.load(p);
-    let low = v128.and(codes, mask), high = v128.and(i16x8.shr_u(codes, 4), mask);
-    h0 = i16x8.add(h0, i16x8.relaxed_dot_i8x16_i7x16_s(g, low));
-    l0 = i16x8.add(l0, i16x8.relaxed_dot_i8x16_i7x16_s(k, low));
-    h0 = i16x8.add(h0, i16x8.relaxed_dot_i8x16_i7x16_s(h, high));
-    l0 = i16x8.add(l0, i16x8.relaxed_dot_i8x16_i7x16_s(l, high));
-    codes = v128.load(p + 16);
-    low = v128.and(codes, mask), high = v128.and(i16x8.shr_u(codes, 4), mask);
-    h1 = i16x8.add(h1, i16x8.relaxed_dot_i8x16_i7x16_s(g, low));
-    l1 = i16x8.add(l1, i16x8.relaxed_dot_i8x16_i7x16_s(k, low));
-    h1 = i16x8.add(h1, i16x8.relaxed_dot_i8x16_i7x16_s(h, high));
-    l1 = i16x8.add(l1, i16x8.relaxed_dot_i8x16_i7x16_s(l, high));
-    codes = v128.load(p + 32);
-    low = v128.and(codes, mask), high = v128.and(i16x8.shr_u(codes, 4), mask);
-    h2 = i16x8.add(h2, i16x8.relaxed_dot_i8x16_i7x16_s(g, low));
-    l2 = i16x8.add(l2, i16x8.relaxed_dot_i8x16_i7x16_s(k, low));
-    h2 = i16x8.add(h2, i16x8.relaxed_dot_i8x16_i7x16_s(h, high));
-    l2 = i16x8.add(l2, i16x8.relaxed_dot_i8x16_i7x16_s(l, high));
-    codes = v128.load(p + 48);
-    low = v128.and(codes, mask), high = v128.and(i16x8.shr_u(codes, 4), mask);
-    h3 = i16x8.add(h3, i16x8.relaxed_dot_i8x16_i7x16_s(g, low));
-    l3 = i16x8.add(l3, i16x8.relaxed_dot_i8x16_i7x16_s(k, low));
-    h3 = i16x8.add(h3, i16x8.relaxed_dot_i8x16_i7x16_s(h, high));
-    l3 = i16x8.add(l3, i16x8.relaxed_dot_i8x16_i7x16_s(l, high));
+    // Four rows' activations, and the next four's, whose codes are the upper halves of the same bytes.
+    const h = v128.load32_splat(x), l = v128.load32_splat(x + lows);
+    const nextH = v128.load32_splat(x + 4), nextL = v128.load32_splat(x + lows + 4);
+    let codes = v128.load(p), u = v128.and(codes, mask), v = v128.and(i16x8.shr_u(codes, 4), mask);
+    h0 = dot8(dot8(h0, h, u), nextH, v), l0 = dot8(dot8(l0, l, u), nextL, v);
+    codes = v128.load(p + 16), u = v128.and(codes, mask), v = v128.and(i16x8.shr_u(codes, 4), mask);
+    h1 = dot8(dot8(h1, h, u), nextH, v), l1 = dot8(dot8(l1, l, u), nextL, v);
+    codes = v128.load(p + 32), u = v128.and(codes, mask), v = v128.and(i16x8.shr_u(codes, 4), mask);
+    h2 = dot8(dot8(h2, h, u), nextH, v), l2 = dot8(dot8(l2, l, u), nextL, v);
+    codes = v128.load(p + 48), u = v128.and(codes, mask), v = v128.and(i16x8.shr_u(codes, 4), mask);
+    h3 = dot8(dot8(h3, h, u), nextH, v), l3 = dot8(dot8(l3, l, u), nextL, v);
   }
   addShifted(joined(h0, l0), sum, block, 0, to), addShifted(joined(h1, l1), sum, block, 16, to);
   addShifted(joined(h2, l2), sum, block, 32, to), addShifted(joined(h3, l3), sum, block, 48, to);
