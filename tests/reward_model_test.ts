@@ -250,6 +250,17 @@ Deno.test("what is no reward model that Whet runs is refused by name", async (t)
   });
 });
 
+Deno.test("how relative positions are bucketed does not matter where attention knows none", async () => {
+  const cramped = { position_buckets: 64, max_relative_positions: 20 };
+  const { config, shapes, scores } = cases["no relative attention, but terms, which scale"];
+  await withModel({ config: { ...config, ...cramped }, shapes }, async (directory) => {
+    using backend = new ReferenceBackend();
+    using reward = await RewardModel.load(directory, { backend });
+    const found = await reward.score(pairs);
+    assert(found.every((score, i) => Math.abs(score - scores[i]) < 1e-6), String(found));
+  });
+});
+
 Deno.test("a checkpoint that is not the config's is refused, with the tensor's name", async (t) => {
   const layer = "deberta.encoder.layer.1.output.dense.weight";
   await refused(

@@ -133,8 +133,10 @@ export function parseDebertaConfig(given: Record<string, unknown>, where: string
   const reach = whole("max_relative_positions", -1, -(1 << 16), 1 << 16);
   const max_relative_positions = reach < 1 ? max_position_embeddings : reach;
   const position_buckets = Math.max(0, whole("position_buckets", -1, -(1 << 16), 1 << 16));
+  const relative_attention = flag("relative_attention", false);
   const half = Math.floor(position_buckets / 2);
-  if (position_buckets === 1 || (half + 1 >= max_relative_positions && max_position_embeddings > half + 1)) {
+  const cramped = half + 1 >= max_relative_positions && max_position_embeddings > half + 1;
+  if (relative_attention && (position_buckets === 1 || cramped)) {
     wrong(
       `position_buckets (${position_buckets}) leaves no room for the logarithms of positions up to ` +
         `max_relative_positions (${max_relative_positions})`,
@@ -164,7 +166,7 @@ export function parseDebertaConfig(given: Record<string, unknown>, where: string
     max_position_embeddings,
     type_vocab_size,
     layer_norm_eps: epsilon as number,
-    relative_attention: flag("relative_attention", false),
+    relative_attention,
     max_relative_positions,
     position_buckets,
     pos_att_type: attentionTerms(given.pos_att_type) ??
