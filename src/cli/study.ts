@@ -4,6 +4,7 @@
  * @module
  */
 import { Dialogues } from "../data/dialogues.ts";
+import { WhetError } from "../errors.ts";
 import { join } from "../format/files.ts";
 import { Lora } from "../model/lora.ts";
 import { Progress } from "../report/progress.ts";
@@ -149,7 +150,16 @@ function rewardModel(values: StudyValues): LazyScorer | undefined {
   const weights = values["reward-weights"];
   return {
     name: weights ? `${source} (${weights})` : source,
-    load: (signal) => openRewardModel(source, { ...values, weights }, signal),
+    async load(signal) {
+      try {
+        return await openRewardModel(source, { ...values, weights }, signal);
+      } catch (error) {
+        if (!(error instanceof WhetError) || values["reward-model"] !== undefined) throw error;
+        // The preset asked for it, not the person: who cannot have it may do without.
+        const without = `${error.message}; or leave the scores out: --reward-model ${NO_JUDGE}`;
+        throw new WhetError(error.code, without, { cause: error });
+      }
+    },
   };
 }
 
