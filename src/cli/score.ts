@@ -6,16 +6,12 @@
 import { BatchStream } from "../data/batches.ts";
 import { WhetError } from "../errors.ts";
 import { evaluate } from "../score/evaluate.ts";
-import type { SCORE } from "./command_flags.ts";
-import { UsageError, type Values } from "./flags.ts";
+import { UsageError } from "./flags.ts";
 import { openModel } from "./model.ts";
 import { printLine } from "./output.ts";
-import { loadData } from "./score_data.ts";
+import { loadData, type ScoreValues } from "./score_data.ts";
 import { type JudgeResult, scoreByJudge } from "./score_judge.ts";
 import { type ComparisonResult, type RewardResult, scoreByReward } from "./score_reward.ts";
-
-/** The values of the flags of `score`. */
-export type ScoreValues = Values<typeof SCORE>;
 
 /** What `--json` prints for `--model`. */
 export interface LossResult {

@@ -1,13 +1,18 @@
 /**
- * What `whet score` reads, and what of it was left out.
+ * What `whet score` is given, reads, and leaves out.
  *
  * @module
  */
 import { Dialogues } from "../data/dialogues.ts";
 import { WhetError } from "../errors.ts";
 import type { LeftOut } from "../score/pairs.ts";
+import type { SCORE } from "./command_flags.ts";
+import type { Values } from "./flags.ts";
 import { showLoading } from "./model.ts";
 import { note } from "./output.ts";
+
+/** The values of the flags of `score`. */
+export type ScoreValues = Values<typeof SCORE>;
 
 /** The file of `--data`. */
 export async function loadData(

@@ -12,8 +12,7 @@ import { UsageError } from "./flags.ts";
 import { interruptible } from "./interrupt.ts";
 import { given } from "./model.ts";
 import { note, printLine } from "./output.ts";
-import type { ScoreValues } from "./score.ts";
-import { countLeftOut, loadData, resultsAreProgress, withError } from "./score_data.ts";
+import { countLeftOut, loadData, resultsAreProgress, type ScoreValues, withError } from "./score_data.ts";
 
 /** What `--json` prints for `--judge`. */
 export interface JudgeResult {

@@ -11,8 +11,7 @@ import { mean, standardError } from "../score/statistics.ts";
 import { interruptible } from "./interrupt.ts";
 import { openRewardModel } from "./model.ts";
 import { note, printLine } from "./output.ts";
-import type { ScoreValues } from "./score.ts";
-import { countLeftOut, loadData, resultsAreProgress, withError } from "./score_data.ts";
+import { countLeftOut, loadData, resultsAreProgress, type ScoreValues, withError } from "./score_data.ts";
 
 /** What `--json` prints for `--reward-model`. */
 export interface RewardResult {
