@@ -2,7 +2,16 @@ import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { WhetError } from "../src/errors.ts";
 import { GPT2 } from "../src/gpt2.ts";
 import { Lora } from "../src/model/lora.ts";
+import { eventStream } from "../src/serve/events.ts";
 import { createHandler, type Handler, type HandlerOptions } from "../src/serve/handler.ts";
+import {
+  chatResponse,
+  completionResponse,
+  deletedResponse,
+  modelResponse,
+  modelsResponse,
+  scoreResponse,
+} from "../src/serve/schemas.ts";
 
 const nano = await GPT2.load("nano", { backend: "wasm", threads: 1 });
 globalThis.addEventListener("unload", () => nano[Symbol.dispose]());
@@ -137,7 +146,16 @@ const BAD: [name: string, path: string, body: unknown, status: number, param: st
       /logprobs/,
     ],
     ["nothing to score", "/v1/score", { input: [] }, 400, "input", /input/],
-    ["another method's route", "/v1/models", {}, 404, null, /no POST/],
+    ["a route that is none", "/v1/nothing", {}, 404, null, /no POST/],
+    ["another method's route", "/v1/models", {}, 405, null, /no POST.*GET/],
+    [
+      "a tool",
+      "/v1/chat/completions",
+      { messages: [{ role: "user", content: "Hi" }], tools: [{ type: "function" }] },
+      400,
+      "tools",
+      /supported/,
+    ],
     [
       "adapters by request where they are not managed",
       "/v1/adapters",
@@ -171,6 +189,8 @@ Deno.test("a body that is too long, no UTF-8 or no JSON by its type is refused, 
     return response.status;
   };
   assertEquals(await status(post("/v1/completions", { prompt: "x".repeat(1000) })), 413);
+  const zipped = { "content-type": "application/json", "content-encoding": "gzip" };
+  assertEquals(await status(post("/v1/completions", { prompt: "x" }, { headers: zipped })), 415);
   let sent = 0;
   const endless = new ReadableStream<Uint8Array>({
     pull(controller) {
@@ -359,6 +379,13 @@ Deno.test("adapters come by name from a directory, also those that come later, a
     assert(await text("two") !== one);
     assertEquals(await text("nano"), base);
     assertEquals((await names()).length, 3);
+    await Deno.remove(`${directory}/two`, { recursive: true });
+    assertEquals(await names(), [["nano", undefined], ["one", "nano"]]);
+    assertEquals((await handler(post("/v1/completions", { model: "two", prompt: "a" }))).status, 404);
+    await save("two", 2);
+    assertEquals((await names()).length, 3);
+    await handler(new Request("http://localhost/v1/adapters/two", { method: "DELETE" }));
+    assertEquals((await names()).length, 2); // What was removed stays so, while its directory is there.
 
     await ask(handler, "/v1/adapters", { id: "three", source: `${directory}/one` });
     assertEquals(await text("three"), one);
@@ -497,13 +524,91 @@ Deno.test("a model that cannot be loaded is told without its path, and tried aga
   assertEquals((await handler(new Request("http://localhost/healthz"))).status, 200);
 });
 
-Deno.test("the OpenAPI document names every route, and the schemas that requests are checked by", async () => {
-  await using handler = serve();
+Deno.test("the OpenAPI document names every route with its parameters, and the schemas that requests are checked by", async () => {
+  await using handler = serve({ apiKey: "secret" });
   const document = await (await handler(new Request("http://localhost/openapi.json"))).json();
   assertEquals(document.openapi, "3.1.0");
   assertEquals(Object.keys(document.paths).sort(), [
-    ...["/healthz", "/metrics", "/readyz", "/v1/adapters", "/v1/adapters/{id}", "/v1/chat/completions"],
-    ...["/v1/completions", "/v1/models", "/v1/models/{id}", "/v1/score"],
+    ...["/", "/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/adapters", "/v1/adapters/{id}"],
+    ...["/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{id}", "/v1/score"],
   ]);
+  for (const [path, methods] of Object.entries(document.paths as Record<string, Answer>)) {
+    const wanted = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+    for (const { parameters = [], security } of Object.values(methods) as Answer[]) {
+      assertEquals(parameters.map(({ name }: Answer) => name), wanted, path);
+      assertEquals(security.length, path.startsWith("/v1/") || path === "/metrics" ? 1 : 0, path);
+    }
+  }
+  assertEquals(document.components.securitySchemes.key.scheme, "bearer");
   assert(document.components.schemas.ChatRequest.properties.messages);
+});
+
+Deno.test("answers are what the OpenAPI document says of them", async () => {
+  await using handler = serve({ manageAdapters: true });
+  const messages = [{ role: "user", content: "Hi" }];
+  const texts = { prompt: ["The cat", "A dog"], max_tokens: 2, logprobs: 2, echo: true };
+  const check = (schema: { strict(): { parse(value: unknown): unknown } }, answer: Answer) =>
+    schema.strict().parse(answer);
+  check(completionResponse, await ask(handler, "/v1/completions", texts));
+  check(completionResponse, await ask(handler, "/v1/completions", { prompt: "x", max_tokens: 1 }));
+  const chat = { messages, max_tokens: 2, logprobs: true, top_logprobs: 2 };
+  check(chatResponse, await ask(handler, "/v1/chat/completions", chat));
+  check(chatResponse, await ask(handler, "/v1/chat/completions", { messages, max_tokens: 1 }));
+  check(scoreResponse, await ask(handler, "/v1/score", { input: ["a b", { prompt: "a", response: "b" }] }));
+  check(modelResponse, await ask(handler, "/v1/adapters", { id: "x", source: "./nowhere" }));
+  check(modelsResponse, await (await handler(new Request("http://localhost/v1/models"))).json());
+  const gone = await handler(new Request("http://localhost/v1/adapters/x", { method: "DELETE" }));
+  check(deletedResponse, await gone.json());
+});
+
+Deno.test("each path says which methods it takes; HEAD is a GET without a body", async () => {
+  await using handler = serve();
+  const send = (method: string, path: string) => handler(new Request(`http://localhost${path}`, { method }));
+  for (const [path, allow] of [["/v1/completions", "POST, OPTIONS"], ["/healthz", "GET, HEAD, OPTIONS"]]) {
+    const [options, put] = [await send("OPTIONS", path), await send("PUT", path)];
+    assertEquals([options.status, options.headers.get("allow")], [204, allow]);
+    assertEquals([put.status, put.headers.get("allow")], [405, allow]);
+    assertEquals((await put.json()).error.code, "method_not_supported");
+  }
+  const head = await send("HEAD", "/v1/models");
+  assertEquals([head.status, await head.text()], [200, ""]);
+  assertEquals((await send("OPTIONS", "/nothing")).status, 404);
+});
+
+Deno.test("a prompt that is longer than the window could ever be is not split into tokens", async () => {
+  await using handler = serve();
+  const { encode } = nano.tokenizer;
+  const prompts: string[] = [];
+  nano.tokenizer.encode = (text) => {
+    prompts.push(text);
+    return encode.call(nano.tokenizer, text);
+  };
+  try {
+    const response = await handler(post("/v1/completions", { prompt: "x".repeat(1e6) }));
+    assertEquals([response.status, (await response.json()).error.code], [400, "context_length_exceeded"]);
+    assertEquals(prompts, []);
+    assertEquals((await handler(post("/v1/completions", { prompt: "x", max_tokens: 1 }))).status, 200);
+    assertEquals(prompts, ["x"]);
+  } finally {
+    nano.tokenizer.encode = encode;
+  }
+});
+
+Deno.test("a stream that has nothing to say yet says so, and then goes on", async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const made = async function* () {
+    yield 1;
+    await promise;
+    yield 2;
+  };
+  const { body } = eventStream(made(), () => null, () => {}, 5);
+  const reader = body!.pipeThrough(new TextDecoderStream()).getReader();
+  assertEquals((await reader.read()).value, "data: 1\n\n");
+  for (let i = 0; i < 2; i++) {
+    assertEquals((await reader.read()).value, ": working\n\n");
+  }
+  resolve();
+  let rest = "";
+  for (let part = await reader.read(); !part.done; part = await reader.read()) rest += part.value;
+  assertEquals(rest.replaceAll(": working\n\n", ""), "data: 2\n\ndata: [DONE]\n\n");
 });

@@ -35,6 +35,15 @@ export function keyCheck(key: string | undefined): (request: Request) => Promise
 }
 
 /**
+ * Whether a path is for those who have the key.
+ *
+ * @param path A request's.
+ */
+export function needsKey(path: string): boolean {
+  return path.startsWith("/v1/") || path === "/metrics";
+}
+
+/**
  * The headers that let another site's page read an answer.
  *
  * @param origin Which site asks, if one does.

@@ -18,6 +18,10 @@ export async function readJson(request: Request, most: number): Promise<unknown>
   if (!/^application\/json\b/i.test(type)) {
     throw new ApiError(415, "the body must be JSON: send content-type: application/json");
   }
+  const encoding = request.headers.get("content-encoding") ?? "identity";
+  if (encoding.toLowerCase() !== "identity") {
+    throw new ApiError(415, "the body must not be compressed: leave content-encoding out");
+  }
   const tooLong = () => new ApiError(413, `the body is longer than the ${most} bytes that this server takes`);
   if (Number(request.headers.get("content-length") ?? 0) > most) throw tooLong();
   const parts: Uint8Array[] = [];

@@ -8,7 +8,7 @@ import { explainFileError, join } from "../format/files.ts";
 import { GPT2 } from "../gpt2.ts";
 import type { LanguageModel } from "../model/language_model.ts";
 import type { LoadOptions } from "../model/load.ts";
-import { corsHeaders, keyCheck } from "./access.ts";
+import { corsHeaders, keyCheck, needsKey } from "./access.ts";
 import { readChatTemplate } from "./chat_template.ts";
 import { ApiError, toApiError } from "./errors.ts";
 import { Metrics } from "./metrics.ts";
@@ -83,7 +83,7 @@ export function createHandler(options: HandlerOptions = {}): Handler {
   const served = new Served(options);
   const app = import("./routes.ts").then(({ routes }) =>
     routes({
-      ...{ metrics, maxBody, manageAdapters, log },
+      ...{ metrics, maxBody, manageAdapters, log, hasKey: apiKey !== undefined },
       service: () => served.service(log),
       isReady: () => served.isReady,
       refresh: () => served.refresh(),
@@ -104,7 +104,7 @@ export function createHandler(options: HandlerOptions = {}): Handler {
         .response();
     }
     try {
-      if (path.startsWith("/v1/") || path === "/metrics") await check(request);
+      if (needsKey(path)) await check(request);
       return await (await app).fetch(request);
     } catch (error) {
       return toApiError(error, log).response();
@@ -168,6 +168,8 @@ class Served implements AsyncDisposable {
   /** Whether it is loaded. */
   isReady = false;
   #loading: Promise<Service> | null = null;
+  /** Names of adapters that the directory had when it was last looked into. */
+  #found: ReadonlySet<string> = new Set();
   #disposed = false;
 
   constructor(private readonly options: HandlerOptions) {
@@ -208,7 +210,9 @@ class Served implements AsyncDisposable {
     try {
       const chatTemplate = limits.chatTemplate ?? (own ? await readChatTemplate(model) : undefined);
       const service = new Service(loaded, { ...limits, chatTemplate }, { bytes: adapterBytes });
-      for (const [name, source] of Object.entries(await this.#sources())) service.adapters.add(name, source);
+      const sources = await this.#sources();
+      for (const [name, source] of Object.entries(sources)) service.adapters.add(name, source);
+      this.#found = new Set(Object.keys(sources));
       return service;
     } catch (error) {
       if (own) loaded[Symbol.dispose]();
@@ -231,13 +235,19 @@ class Served implements AsyncDisposable {
     return sources;
   }
 
-  /** Looks into the adapters' directory again. */
+  /**
+   * Looks into the adapters' directory again: what came is known from now on, what went no longer. What a request removed
+   * does not come back by that.
+   */
   async refresh(): Promise<void> {
     if (typeof this.options.adapters !== "string") return;
     const { adapters } = await this.service(() => {});
-    for (const [name, source] of Object.entries(await this.#sources())) {
-      if (!adapters.has(name)) adapters.add(name, source);
+    const sources = await this.#sources();
+    for (const [name, source] of Object.entries(sources)) {
+      if (!adapters.has(name) && !this.#found.has(name)) adapters.add(name, source);
     }
+    for (const name of this.#found) if (!Object.hasOwn(sources, name)) adapters.delete(name);
+    this.#found = new Set(Object.keys(sources));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

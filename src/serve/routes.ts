@@ -3,16 +3,29 @@
  *
  * @module
  */
-import { createRoute, OpenAPIHono, type z } from "npm:@hono/zod-openapi@1.6.3";
+import { createRoute, OpenAPIHono, z } from "npm:@hono/zod-openapi@1.6.3";
 import { VERSION } from "../version.ts";
+import { needsKey } from "./access.ts";
 import { readJson } from "./body.ts";
 import { chatLogProbs, chatsOf, joinChats } from "./chat.ts";
 import { CompletionChoices, completionsOf, joinCompletions } from "./completions.ts";
 import { ApiError, toApiError } from "./errors.ts";
-import { eventStream } from "./events.ts";
+import { eventStream, SILENCE, within } from "./events.ts";
 import type { Metrics } from "./metrics.ts";
 import { type Piece, pieces, type Wanted } from "./pieces.ts";
-import { adapterRequest, chatRequest, completionRequest, errorResponse, scoreRequest } from "./schemas.ts";
+import {
+  adapterRequest,
+  chatRequest,
+  chatResponse,
+  completionRequest,
+  completionResponse,
+  deletedResponse,
+  errorResponse,
+  modelResponse,
+  modelsResponse,
+  scoreRequest,
+  scoreResponse,
+} from "./schemas.ts";
 import { scoresOf } from "./score.ts";
 import type { Service } from "./service.ts";
 
@@ -26,6 +39,8 @@ export interface RoutesOptions {
   metrics: Metrics;
   /** Bytes of a body at most. */
   maxBody: number;
+  /** Whether requests need a key. */
+  hasKey: boolean;
   /** Whether adapters may be added and removed by requests. */
   manageAdapters: boolean;
   /** Looks for adapters that came since. */
@@ -36,23 +51,46 @@ export interface RoutesOptions {
   log: (error: unknown) => void;
 }
 
+/** Methods that some route takes; HEAD and OPTIONS come of themselves. */
+const METHODS = ["GET", "POST", "DELETE"];
+
+/** How a key is sent, as OpenAPI says it. */
+const KEY = { type: "http", scheme: "bearer" } as const;
+
+/** What the document says of a route beside its method, path and purpose. */
+interface Documented {
+  /** The request's body. */
+  body?: z.ZodType;
+  /** The answer's body, or the type of one that is no JSON ["text/plain"]. */
+  answer?: z.ZodType | "text/plain" | "text/html";
+  /** Whether the answer may come as server-sent events [false]. */
+  streams?: boolean;
+}
+
 /** Makes the application. */
 export function routes(options: RoutesOptions): OpenAPIHono {
   const { metrics, log } = options;
   const app = new OpenAPIHono();
+  const security = options.hasKey ? [{ key: [] }] : [];
+  if (options.hasKey) app.openAPIRegistry.registerComponent("securitySchemes", "key", KEY);
   const document = (
     method: "get" | "post" | "delete",
     path: string,
     summary: string,
-    schema?: z.ZodType,
+    { body, answer = "text/plain", streams = false }: Documented,
   ) => {
-    const json = (schema: z.ZodType) => ({ content: { "application/json": { schema } } });
+    const json = (schema: z.ZodType) => ({ "application/json": { schema } });
+    const content = typeof answer === "string" ? { [answer]: { schema: z.string() } } : json(answer);
+    const events = streams ? { "text/event-stream": { schema: z.string() } } : {};
     app.openAPIRegistry.registerPath(createRoute({
-      ...{ method, path, summary },
-      ...(schema ? { request: { body: { ...json(schema), required: true } } } : {}),
+      ...{ method, path, summary, security: needsKey(path) ? security : [] },
+      request: {
+        ...(body ? { body: { content: json(body), required: true } } : {}),
+        ...(path.endsWith("{id}") ? { params: z.object({ id: z.string() }) } : {}),
+      },
       responses: {
-        200: { description: "The answer" },
-        default: { description: "An error", ...json(errorResponse) },
+        200: { description: "The answer", content: { ...content, ...events } },
+        default: { description: "An error", content: json(errorResponse) },
       },
     }));
   };
@@ -115,14 +153,16 @@ export function routes(options: RoutesOptions): OpenAPIHono {
     const { signal, done } = limited(request, service);
     const coming = timed(pieces(service, wanted, signal));
     if (stream) {
-      // What fails before the first token is answered with a status, as without a stream.
-      const first = await coming.next().catch((error) => {
+      // What fails before the first token is answered with a status, as without a stream, if it fails soon.
+      const first = coming.next();
+      await within(SILENCE, first).catch((error) => {
         done();
         throw error;
       });
       const all = async function* (): AsyncGenerator<Piece, void, undefined> {
         try {
-          if (!first.done) yield first.value;
+          const { value, done } = await first;
+          if (!done) yield value;
           yield* coming;
         } finally {
           await coming.return();
@@ -137,7 +177,9 @@ export function routes(options: RoutesOptions): OpenAPIHono {
     }
   };
 
-  document("post", "/v1/completions", "Continues texts", completionRequest);
+  document("post", "/v1/completions", "Continues texts", {
+    ...{ body: completionRequest, answer: completionResponse, streams: true },
+  });
   app.post("/v1/completions", async ({ req: { raw } }) => {
     const request = await read(raw, completionRequest);
     const service = await begin(request.model);
@@ -162,7 +204,9 @@ export function routes(options: RoutesOptions): OpenAPIHono {
     );
   });
 
-  document("post", "/v1/chat/completions", "Answers in a dialogue", chatRequest);
+  document("post", "/v1/chat/completions", "Answers in a dialogue", {
+    ...{ body: chatRequest, answer: chatResponse, streams: true },
+  });
   app.post("/v1/chat/completions", async ({ req: { raw } }) => {
     const request = await read(raw, chatRequest);
     const service = await begin(request.model);
@@ -219,7 +263,7 @@ export function routes(options: RoutesOptions): OpenAPIHono {
     "post",
     "/v1/score",
     "Scores texts by their likelihood, and answers by the reward model",
-    scoreRequest,
+    { body: scoreRequest, answer: scoreResponse },
   );
   app.post("/v1/score", async ({ req: { raw } }) => {
     const request = await read(raw, scoreRequest);
@@ -236,21 +280,23 @@ export function routes(options: RoutesOptions): OpenAPIHono {
     ...{ id, object: "model", created: service.created, owned_by: "whet" },
     ...(id === service.name ? {} : { parent: service.name }),
   });
-  document("get", "/v1/models", "The base model and its adapters");
+  document("get", "/v1/models", "The base model and its adapters", { answer: modelsResponse });
   app.get("/v1/models", async () => {
     const service = await begin("");
     const names = [service.name, ...service.adapters.names];
     return Response.json({ object: "list", data: names.map((name) => modelOf(service, name)) });
   });
-  document("get", "/v1/models/{id}", "One of them");
+  document("get", "/v1/models/{id}", "One of them", { answer: modelResponse });
   app.get("/v1/models/:id{.+}", async ({ req }) => {
     const id = req.param("id");
     const service = await begin(id);
     return Response.json(modelOf(service, service.admit(id, 0)));
   });
 
-  document("post", "/v1/adapters", "Adds an adapter", adapterRequest);
-  document("delete", "/v1/adapters/{id}", "Removes an adapter; requests that have it keep it");
+  document("post", "/v1/adapters", "Adds an adapter", { body: adapterRequest, answer: modelResponse });
+  document("delete", "/v1/adapters/{id}", "Removes an adapter; requests that have it keep it", {
+    answer: deletedResponse,
+  });
   const mayManage = () => {
     if (options.manageAdapters) return;
     throw new ApiError(403, "this server's adapters are not managed by requests", { code: "forbidden" });
@@ -274,14 +320,14 @@ export function routes(options: RoutesOptions): OpenAPIHono {
     return Response.json({ id, object: "model", deleted: true });
   });
 
-  document("get", "/healthz", "Whether the server is alive");
+  document("get", "/healthz", "Whether the server is alive", {});
   app.get("/healthz", () => new Response("ok\n"));
-  document("get", "/readyz", "Whether the model is loaded");
+  document("get", "/readyz", "Whether the model is loaded", {});
   app.get(
     "/readyz",
     () => options.isReady() ? new Response("ready\n") : new Response("loading\n", { status: 503 }),
   );
-  document("get", "/metrics", "What was counted, for Prometheus");
+  document("get", "/metrics", "What was counted, for Prometheus", {});
   app.get("/metrics", async () => {
     const service = options.isReady() ? await options.service() : null;
     const values: Record<string, number> = { whet_ready: Number(service !== null) };
@@ -301,6 +347,7 @@ export function routes(options: RoutesOptions): OpenAPIHono {
       headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
     });
   });
+  document("get", "/openapi.json", "This document", { answer: z.looseObject({}) });
   app.doc31("/openapi.json", {
     openapi: "3.1.0",
     info: {
@@ -311,6 +358,7 @@ export function routes(options: RoutesOptions): OpenAPIHono {
   });
   const { page } = options;
   if (page) {
+    document("get", "/", "A page to try it", { answer: "text/html" });
     app.get("/", async () =>
       new Response(await page(), {
         headers: {
@@ -321,12 +369,19 @@ export function routes(options: RoutesOptions): OpenAPIHono {
       }));
   }
 
-  app.notFound(({ req }) =>
-    new ApiError(404, `there is no ${req.method} ${req.path}; GET /openapi.json says what there is`, {
-      code: "not_found",
-    })
-      .response()
-  );
+  app.notFound(({ req }) => {
+    const methods = METHODS.filter((method) => app.router.match(method, req.path)[0].length > 0);
+    if (methods.length === 0) {
+      const message = `there is no ${req.method} ${req.path}; GET /openapi.json says what there is`;
+      return new ApiError(404, message, { code: "not_found" }).response();
+    }
+    const allow = [...methods, ...(methods.includes("GET") ? ["HEAD"] : []), "OPTIONS"].join(", ");
+    if (req.method === "OPTIONS") return new Response(null, { status: 204, headers: { allow } });
+    return new ApiError(405, `there is no ${req.method} ${req.path}; it takes ${allow}`, {
+      code: "method_not_supported",
+      headers: { allow },
+    }).response();
+  });
   app.onError((error) => toApiError(error, log).response());
   return app;
 }

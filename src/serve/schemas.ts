@@ -52,6 +52,9 @@ const sampling = {
   user: z.string().nullish(),
 };
 
+/** A list that OpenAI has and Whet has not: only an empty one is taken. */
+const none = (name: string) => z.array(z.unknown()).max(0, { error: `${name} are not supported` }).nullish();
+
 const tokens = z.array(z.int().min(0)).min(1);
 
 /** The body of `/v1/completions`. */
@@ -87,6 +90,8 @@ export const chatRequest = z.object({
   }),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
+  tools: none("tools"),
+  functions: none("functions"),
   response_format: z.object({ type: z.literal("text", { error: "only text is supported" }) }).nullish(),
 }).openapi("ChatRequest");
 
@@ -124,3 +129,91 @@ export const errorResponse = z.object({
     code: z.string().nullable(),
   }),
 }).openapi("Error");
+
+const usage = z.object({
+  prompt_tokens: z.int(),
+  completion_tokens: z.int(),
+  total_tokens: z.int(),
+}).openapi("Usage");
+
+const finishReason = z.enum(["stop", "length"]).nullable();
+
+/** What every completion has. */
+const frame = {
+  id: z.string(),
+  created: z.int(),
+  model: z.string(),
+  system_fingerprint: z.string(),
+  usage,
+};
+
+/** The answer of `/v1/completions`. */
+export const completionResponse = z.object({
+  ...frame,
+  object: z.literal("text_completion"),
+  choices: z.array(z.object({
+    index: z.int(),
+    text: z.string(),
+    logprobs: z.object({
+      tokens: z.array(z.string()),
+      token_logprobs: z.array(z.number().nullable()),
+      top_logprobs: z.array(z.record(z.string(), z.number()).nullable()).nullable(),
+      text_offset: z.array(z.int()),
+    }).nullable(),
+    finish_reason: finishReason,
+  })),
+}).openapi("Completion");
+
+const tokenLogProb = z.object({ token: z.string(), logprob: z.number(), bytes: z.array(z.int()) });
+
+/** The answer of `/v1/chat/completions`. */
+export const chatResponse = z.object({
+  ...frame,
+  object: z.literal("chat.completion"),
+  choices: z.array(z.object({
+    index: z.int(),
+    message: z.object({ role: z.literal("assistant"), content: z.string(), refusal: z.null() }),
+    logprobs: z.object({
+      content: z.array(tokenLogProb.extend({ top_logprobs: z.array(tokenLogProb) })),
+      refusal: z.null(),
+    }).nullable(),
+    finish_reason: finishReason,
+  })),
+}).openapi("ChatCompletion");
+
+/** The answer of `/v1/score`. */
+export const scoreResponse = z.object({
+  object: z.literal("list"),
+  model: z.string(),
+  data: z.array(z.object({
+    index: z.int(),
+    object: z.literal("score"),
+    log_likelihood: z.number().openapi({ description: "Of the text, or of the answer given its prompt." }),
+    tokens: z.int(),
+    token_ids: z.array(z.int()),
+    token_logprobs: z.array(z.number()),
+    reward: z.number().optional().openapi({ description: "Of an answer, where a reward model is loaded." }),
+  })),
+  reward_model: z.string().optional(),
+  usage,
+}).openapi("Scores");
+
+/** A model in lists. */
+export const modelResponse = z.object({
+  id: z.string(),
+  object: z.literal("model"),
+  created: z.int(),
+  owned_by: z.string(),
+  parent: z.string().optional().openapi({ description: "An adapter's base model." }),
+}).openapi("Model");
+
+/** The answer of `/v1/models`. */
+export const modelsResponse = z.object({ object: z.literal("list"), data: z.array(modelResponse) })
+  .openapi("Models");
+
+/** The answer of `DELETE /v1/adapters/{id}`. */
+export const deletedResponse = z.object({
+  id: z.string(),
+  object: z.literal("model"),
+  deleted: z.literal(true),
+}).openapi("Deleted");

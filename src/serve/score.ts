@@ -42,6 +42,7 @@ export async function scoresOf(service: Service, request: ScoreRequest, signal: 
     })),
     reward && pairs.length > 0 ? reward.score(pairs, { signal }) : null,
   ]);
+  const promptTokens = texts.reduce((sum, { tokens }) => sum + tokens.length, 0);
   let next = 0;
   return {
     object: "list",
@@ -61,6 +62,6 @@ export async function scoresOf(service: Service, request: ScoreRequest, signal: 
       };
     }),
     ...(reward ? { reward_model: reward.name } : {}),
-    usage: { prompt_tokens: texts.reduce((sum, { tokens }) => sum + tokens.length, 0), completion_tokens: 0 },
+    usage: { prompt_tokens: promptTokens, completion_tokens: 0, total_tokens: promptTokens },
   };
 }

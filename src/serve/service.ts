@@ -154,15 +154,18 @@ export class Service implements Disposable {
    * @throws {ApiError} Where they do not fit the window, or are none of the vocabulary.
    */
   tokensOf(prompt: string | readonly number[], most: number, param: string): number[] {
-    const { tokenizer, config } = this.model;
+    const { tokenizer, config: { n_positions } } = this.model;
+    const tooLong = (length: string) => {
+      const message = `this model's window is ${n_positions} tokens; the prompt has ${length}, and ${most} ` +
+        "more were asked for; shorten one of them";
+      return new ApiError(400, message, { param, code: "context_length_exceeded" });
+    };
+    // Nobody is to wait while a megabyte is split into tokens for nothing.
+    const least = typeof prompt === "string" ? Math.ceil(prompt.length / this.#longestToken()) : 0;
+    if (least > n_positions) throw tooLong(`${least} at least`);
     const given = typeof prompt === "string" ? tokenizer.encode(prompt) : [...prompt];
     const tokens = given.length > 0 ? given : [tokenizer.endOfText];
-    if (tokens.length + most > config.n_positions) {
-      const message =
-        `this model's window is ${config.n_positions} tokens; the prompt has ${tokens.length}, and ${most} ` +
-        "more were asked for; shorten one of them";
-      throw new ApiError(400, message, { param, code: "context_length_exceeded" });
-    }
+    if (tokens.length + most > n_positions) throw tooLong(`${tokens.length}`);
     try {
       this.model.checkTokens(tokens, param);
     } catch (error) {
@@ -170,6 +173,20 @@ export class Service implements Disposable {
       throw error;
     }
     return tokens;
+  }
+
+  #longest = 0;
+
+  /** Bytes of the longest token: of no token has a text more characters. */
+  #longestToken(): number {
+    if (this.#longest === 0) {
+      const { tokenizer } = this.model;
+      for (let id = 0; id < tokenizer.vocabSize; id++) {
+        this.#longest = Math.max(this.#longest, tokenizer.bytes(id).length);
+      }
+      this.#longest ||= Infinity; // A model without a vocabulary takes no text at all, and says so itself.
+    }
+    return this.#longest;
   }
 
   /** Ends all that goes on. */
