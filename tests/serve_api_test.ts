@@ -362,7 +362,14 @@ Deno.test("adapters come by name from a directory, also those that come later, a
       for (const { B } of lora.modules.values()) B.fill(seed * 0.05);
       await lora.save(`${directory}/${name}`);
     };
-    await save("one", 1);
+    for (const name of ["v10", "one", "v9"]) await save(name, 1);
+    {
+      await using handler = serve({ adapters: directory });
+      const response = await handler(new Request("http://localhost/v1/models"));
+      const ids = (await response.json()).data.map(({ id }: Answer) => id);
+      assertEquals(ids, ["nano", "one", "v9", "v10"]);
+    }
+    for (const name of ["v9", "v10"]) await Deno.remove(`${directory}/${name}`, { recursive: true });
     await Deno.mkdir(`${directory}/empty`);
     await using handler = serve({ adapters: directory, manageAdapters: true });
     const names = async () => {

@@ -223,16 +223,17 @@ class Served implements AsyncDisposable {
   async #sources(): Promise<Readonly<Record<string, string>>> {
     const { adapters = {} } = this.options;
     if (typeof adapters !== "string") return adapters;
-    const sources: Record<string, string> = {};
+    const found: [name: string, source: string][] = [];
     try {
       for await (const { name } of Deno.readDir(adapters)) {
         const place = join(adapters, name);
-        if (await Deno.stat(join(place, "adapter_config.json")).catch(() => null)) sources[name] = place;
+        if (await Deno.stat(join(place, "adapter_config.json")).catch(() => null)) found.push([name, place]);
       }
     } catch (error) {
       throw explainFileError(error, "read", adapters);
     }
-    return sources;
+    const { compare } = new Intl.Collator("en", { numeric: true }); // A directory is in no order.
+    return Object.fromEntries(found.sort(([a], [b]) => compare(a, b)));
   }
 
   /**
