@@ -40,7 +40,10 @@ function scoresOf(chunks: readonly ScheduledChunk[]): [token: number, logProb: n
 async function serve(backend: Backend | "wasm", together: boolean): Promise<[number, number | null][][]> {
   using model = await GPT2.random(SHAPE, { backend, threads: 1 });
   using scheduler = new Scheduler(model, { slots: 4, rowsBeside: 7, rowsAlone: 50 });
-  const bank = TARGETS.map((_, shape) => scheduler.bank.add(adapter(model, shape)));
+  const bank = TARGETS.map((targets, shape) => {
+    scheduler.bank.add(Lora.create(model, { rank: 2 + shape, targets, seed: 9 })); // They lie behind another.
+    return scheduler.bank.add(adapter(model, shape));
+  });
   const results: [number, number | null][][] = [];
   const one = async ({ own, ...request }: typeof REQUESTS[number], i: number) => {
     results[i] = scoresOf(

@@ -54,8 +54,9 @@ export function corsHeaders(
   allowed: readonly string[] | "*" | undefined,
 ): Record<string, string> {
   if (!allowed || origin === null) return {};
-  if (allowed === "*") return { "access-control-allow-origin": "*" };
+  const expose = { "access-control-expose-headers": "retry-after" }; // OpenAI's client wants to know.
+  if (allowed === "*") return { "access-control-allow-origin": "*", ...expose };
   return allowed.includes(origin)
-    ? { "access-control-allow-origin": origin, vary: "origin" }
+    ? { "access-control-allow-origin": origin, ...expose, vary: "origin" }
     : { vary: "origin" };
 }

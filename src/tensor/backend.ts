@@ -486,7 +486,7 @@ export interface Backend extends Disposable {
    */
   upload(data: Float32Array | Uint32Array, shape?: readonly number[]): Tensor;
   /**
-   * Overwrites a tensor's content.
+   * Overwrites a tensor's content; a view to write may begin anywhere.
    *
    * @internal
    */

@@ -31,7 +31,7 @@ import { allocate } from "./memory.ts";
 import * as normalization from "./normalization.ts";
 import { pack, unpack } from "./packing.ts";
 import { sample } from "./sample.ts";
-import { slice } from "./slices.ts";
+import { slice, writable } from "./slices.ts";
 import { packStored, unpackStored } from "./stored.ts";
 import { free } from "./weights.ts";
 
@@ -114,7 +114,7 @@ class WebGpuBackend implements K.Backend {
     if (data.length !== tensor.length) {
       throw new WhetError("backend", `${data.length} numbers were written to a tensor [${tensor.shape}]`);
     }
-    this.gpu.write(slice(tensor), data);
+    this.gpu.write(writable(tensor), data);
   }
 
   read(tensor: Tensor): Promise<Float32Array> {

@@ -13,7 +13,7 @@ import { type Kernel, PARAMS_BYTES } from "./pipelines.ts";
 export interface Slice {
   /** What it is a part of. */
   readonly block: Block;
-  /** Where it begins; a multiple of 256. */
+  /** Where it begins; a multiple of 256 where a kernel binds it. */
   readonly offset: number;
   /** How long it is. */
   readonly bytes: number;
@@ -42,6 +42,20 @@ export function byteLength(shape: readonly number[], dtype: DType): number {
  * @throws {WhetError} `backend` if the memory was freed, is another backend's, or ends before.
  */
 export function slice(tensor: Tensor, first = 0, length: number = tensor.length - first): Slice {
+  return stretch(tensor, first, length, SLICE_ALIGNMENT);
+}
+
+/**
+ * The same where no kernel sees it: what is only written may begin anywhere.
+ *
+ * @param tensor Whose memory.
+ * @throws {WhetError} As {@linkcode slice}.
+ */
+export function writable(tensor: Tensor): Slice {
+  return stretch(tensor, 0, tensor.length, 1);
+}
+
+function stretch(tensor: Tensor, first: number, length: number, alignment: number): Slice {
   const allocation = tensor.memory as Allocation;
   const at = tensor.offset + first;
   const { block } = allocation ?? {};
@@ -49,8 +63,8 @@ export function slice(tensor: Tensor, first = 0, length: number = tensor.length 
   const bytes = halves ? byteLength(tensor.shape, "f16") : length * 4;
   const wrong = !allocation?.live
     ? "is used, but not in this device's memory"
-    : at % SLICE_ALIGNMENT
-    ? `is bound at ${at}, no multiple of 64`
+    : at % alignment
+    ? `is bound at ${at}, no multiple of ${alignment}`
     : halves && (at || length !== tensor.length)
     ? "of halves has no parts"
     : at * 4 + bytes > block.bytes
