@@ -67,8 +67,12 @@ export async function openRewardModel(
   }
 }
 
-/** The flags that all models share, as the library takes them. */
-function loadOptions(
+/**
+ * The flags that all models share, as the library takes them.
+ *
+ * @param values The flags.
+ */
+export function loadOptions(
   { backend, weights, threads, arithmetic, strict }: Pick<ModelValues, Shared>,
 ): LoadOptions {
   return {

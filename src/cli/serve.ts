@@ -9,7 +9,7 @@ import type { ServerOptions } from "../serve/worker_messages.ts";
 import type { SERVE } from "./command_flags.ts";
 import { UsageError, type Values } from "./flags.ts";
 import { Interrupted } from "./interrupt.ts";
-import { given, showLoading } from "./model.ts";
+import { given, loadOptions, showLoading } from "./model.ts";
 import { note, printLine } from "./output.ts";
 
 /** Milliseconds after the grace time in which connections may close. */
@@ -109,10 +109,7 @@ function readOptions(values: Values<typeof SERVE>): ServerOptions {
   return {
     model: values.model ?? "nano",
     ...given({
-      backend: values.backend as ServerOptions["backend"],
-      weights: values.weights as ServerOptions["weights"],
-      threads: values.threads,
-      instructionSet: values.strict ? "strict" as const : undefined,
+      ...loadOptions(values),
       name: values.name,
       adapters: readAdapters(values),
       manageAdapters: values["manage-adapters"],

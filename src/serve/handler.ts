@@ -16,7 +16,9 @@ import { Service, type ServiceOptions } from "./service.ts";
 
 /** What is served, to whom, and how much; what is not given has the value in brackets. */
 export interface HandlerOptions
-  extends ServiceOptions, Pick<LoadOptions, "backend" | "weights" | "threads" | "instructionSet"> {
+  extends
+    ServiceOptions,
+    Pick<LoadOptions, "backend" | "weights" | "threads" | "instructionSet" | "arithmetic"> {
   /** The base model: a directory, URL or Hub id, `"nano"`, or one that is loaded and stays the caller's ["nano"]. */
   model?: string | LanguageModel;
   /** Adapters: a directory with a directory for each, which may come and go, or their sources by name [none]. */
@@ -203,10 +205,12 @@ class Served implements AsyncDisposable {
 
   async #load(): Promise<Service> {
     if (this.#disposed) throw new WhetError("disposed", "the server was shut down");
-    const { model = "nano", backend, weights, threads, instructionSet, adapterBytes, ...limits } =
+    const { model = "nano", adapterBytes, backend, weights, threads, instructionSet, arithmetic, ...limits } =
       this.options;
     const own = typeof model === "string";
-    const loaded = own ? await GPT2.load(model, { backend, weights, threads, instructionSet }) : model;
+    // With a worker the event loop never waits for a GPU; where there is none, it starts none.
+    const loading = { backend, weights, threads, instructionSet, arithmetic, worker: true };
+    const loaded = own ? await GPT2.load(model, loading) : model;
     try {
       const chatTemplate = limits.chatTemplate ?? (own ? await readChatTemplate(model) : undefined);
       const service = new Service(loaded, { ...limits, chatTemplate }, { bytes: adapterBytes });

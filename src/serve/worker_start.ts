@@ -37,9 +37,10 @@ export interface Started extends AsyncDisposable {
  * @throws {WhetError} Whatever loading throws; "option" for an adapters' directory that is not there.
  */
 export async function startHandler(options: ServerOptions, hooks: Hooks, isMain: boolean): Promise<Started> {
-  const { model: source, rewardModel, backend, weights, threads, instructionSet, ...rest } = options;
+  const { model: source, rewardModel, backend, weights, threads, instructionSet, arithmetic, ...rest } =
+    options;
   await using owned = new AsyncDisposableStack();
-  const loading = { backend, threads, ...hooks, worker: isMain };
+  const loading = { backend, threads, arithmetic, ...hooks, worker: isMain };
   const model = owned.use(await GPT2.load(source, { ...loading, weights, instructionSet }));
   const chatTemplate = rest.chatTemplate ?? await readChatTemplate(source, hooks);
   const reward = rewardModel === undefined ? undefined : owned.use(await loadReward(rewardModel, loading));
