@@ -109,6 +109,16 @@ Deno.test("a directory's files are read from anywhere, in any order", () =>
     source.close();
     assertEquals((await rejection(() => source.read(0, 1))).code, "disposed");
 
+    await Deno.writeFile(`${directory}/small`, BYTES.subarray(0, 1000));
+    const small = (await repository.open("small"))!;
+    for (const [o, n] of [[990, 10], [0, 3], [0, 1000], [5, 0]]) {
+      assertEquals(await small.read(o, n), BYTES.slice(o, o + n));
+    }
+    (await small.read(0, 3)).fill(0); // What was read is the reader's own.
+    assertEquals(await small.read(0, 3), BYTES.slice(0, 3));
+    assertEquals((await rejection(() => small.read(999, 2))).code, "format");
+    small.close();
+
     assertEquals(await repository.text("a.json"), "{}");
     assertEquals(await repository.text("sub/b"), "");
     assertEquals(await repository.open("none"), null);

@@ -11,6 +11,12 @@ import { AnyRepository, AnySource, type ByteSource, type SourceOptions } from ".
 /** Read in pieces of so many bytes, so that progress shows and an abort is heard. */
 const PIECE = 16 * 2 ** 20;
 
+/**
+ * A file of so many bytes at most is read as a whole. Each read waits for a turn of the event loop, which a server that
+ * computes where it reads gives once a token: an adapter's tensors one by one would take dozens of them.
+ */
+const SMALL = 4 * 2 ** 20;
+
 /** The files of a local directory. */
 export class LocalRepository extends AnyRepository {
   private constructor(name: string, readonly directory: string, private readonly options: SourceOptions) {
@@ -60,6 +66,8 @@ class LocalSource extends AnySource {
   /** Where the handle stands; NaN after a read that failed. */
   #at = 0;
   #loaded = 0;
+  /** A small file's bytes. */
+  #whole: Uint8Array<ArrayBuffer> | null = null;
 
   constructor(
     private readonly handle: Deno.FsFile,
@@ -72,6 +80,13 @@ class LocalSource extends AnySource {
   }
 
   protected async fill(offset: number, buffer: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
+    if (this.size > SMALL) return await this.#fill(offset, buffer);
+    this.#whole ??= await this.#fill(0, new Uint8Array(this.size));
+    buffer.set(this.#whole.subarray(offset, offset + buffer.length));
+    return buffer;
+  }
+
+  async #fill(offset: number, buffer: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
     try {
       // Reads mostly follow one another, and a seek takes as long as a small read: a millisecond while all cores compute.
       if (offset !== this.#at) await this.handle.seek(offset, Deno.SeekMode.Start);
@@ -101,6 +116,7 @@ class LocalSource extends AnySource {
 
   override close(): void {
     super.close();
+    this.#whole = null;
     try {
       this.handle.close();
     } catch {
