@@ -1,7 +1,9 @@
-import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { WhetError } from "../src/errors.ts";
 import { GPT2 } from "../src/gpt2.ts";
 import { Lora } from "../src/model/lora.ts";
+import { readJson } from "../src/serve/body.ts";
+import { ApiError } from "../src/serve/errors.ts";
 import { eventStream } from "../src/serve/events.ts";
 import { createHandler, type Handler, type HandlerOptions } from "../src/serve/handler.ts";
 import {
@@ -208,6 +210,16 @@ Deno.test("a body that is too long, no UTF-8 or no JSON by its type is refused, 
     await status(post("/v1/completions", "{}", { headers: { "content-type": "text/plain" } })),
     415,
   );
+});
+
+Deno.test("a body that does not come to its end is waited for no longer than it has time", async () => {
+  let cancelled = false;
+  const stalled = new ReadableStream<Uint8Array>({
+    start: (controller) => controller.enqueue(new TextEncoder().encode('{"prompt":')),
+    cancel: () => void (cancelled = true),
+  });
+  const error = await assertRejects(() => readJson(post("/", "", { body: stalled }), 1000, 0.01), ApiError);
+  assertEquals([error.status, cancelled], [408, true]);
 });
 
 Deno.test("a completion is what generate gives; with echo, log-probabilities and several choices too", async () => {
