@@ -98,8 +98,9 @@ export class Service implements Disposable {
     if (texts > slots + this.#queue) {
       throw new ApiError(
         400,
-        `${texts} texts in one request are more than this server takes; ask for fewer`,
-        { param: "n" },
+        `${texts} texts in one request are more than the ${
+          slots + this.#queue
+        } that this server takes; ask for fewer`,
       );
     }
     if (this.#open + texts > slots + this.#queue) {
