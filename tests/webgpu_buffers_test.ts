@@ -42,7 +42,7 @@ Deno.test("a repeated step meets the same buffers, in whatever order it frees th
 
 Deno.test("what nobody uses for long goes back to the device, and its bind groups with it", () => {
   const { pool: p, destroyed } = pool();
-  const [a, b, c] = [p.take(256, 1), p.take(512, 1), p.take(4096, 1)];
+  const [a, b, c] = [p.take(1 << 20, 1), p.take(2 << 20, 1), p.take(4096, 1)];
   const forgotten: string[] = [];
   a.block.forget.push(() => forgotten.push("a"));
   b.block.forget.push(() => forgotten.push("b"));
@@ -51,10 +51,20 @@ Deno.test("what nobody uses for long goes back to the device, and its bind group
   p.release(a);
   p.release(b); // c stays in use
   p.trim(100, 50);
-  assertEquals([destroyed, forgotten], [[256], ["a"]]);
+  assertEquals([destroyed, forgotten], [[1 << 20], ["a"]]);
   p.trim(1000, 50);
-  assertEquals([destroyed, forgotten], [[256, 512], ["a", "b"]]);
-  assertEquals(p.take(512, 1000).block.id > c.block.id, true);
+  assertEquals([destroyed, forgotten], [[1 << 20, 2 << 20], ["a", "b"]]);
+  assertEquals(p.take(2 << 20, 1000).block.id > c.block.id, true);
+});
+
+Deno.test("what is small stays, however long nobody uses it: decoding reads its tokens now so, now so", () => {
+  const { pool: p, made, destroyed } = pool();
+  const small = p.take(256, 1);
+  small.block.used = 1;
+  p.release(small);
+  p.trim(100_000);
+  assertEquals(p.take(256, 100_000).block, small.block);
+  assertEquals([made, destroyed], [[256], []]);
 });
 
 Deno.test("idle memory makes room before more than its double is taken", () => {

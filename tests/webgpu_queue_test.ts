@@ -107,7 +107,7 @@ gpuTest("after the first, a step is one submission and creates nothing", async (
 gpuTest("buffers and bind groups of sizes gone by are given back, and made again", async (backend) => {
   const weight = backend.upload(numbers(400), [20, 20]);
   const once = async () => {
-    const sum = step(backend, weight, 100);
+    const sum = step(backend, weight, 1000);
     const [result] = await backend.read(sum);
     backend.free(sum);
     return result;

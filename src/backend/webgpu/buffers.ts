@@ -29,6 +29,8 @@ export interface Allocation {
 
 /** Free buffers that so many submissions did without are given back to the device. */
 const PATIENCE = 256;
+/** Of this size at most, they are kept: made anew now and then, they would cost decoding more than they weigh. */
+const LITTLE_BYTES = 64 << 10;
 /** When more than is in use lies idle, and this many bytes besides, a new buffer is made only after … */
 const IDLE_BYTES = 256 << 20;
 /** … those have been given back that so many submissions did without. */
@@ -124,13 +126,14 @@ export class BufferPool {
   }
 
   /**
-   * Gives back what has been free for long.
+   * Gives back what has been free for long, but for what is small.
    *
    * @param serial Number of the submission that is being recorded.
    * @param patience How many submissions it must have been without use, at least 1.
    */
   trim(serial: number, patience: number = PATIENCE): void {
     for (const [size, free] of this.#free) {
+      if (size <= LITTLE_BYTES) continue;
       const kept = free.filter((block) => {
         if (block.used + patience >= serial) return true;
         this.#idleBytes -= size;
