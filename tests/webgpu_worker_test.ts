@@ -10,6 +10,7 @@ import type { Backend } from "../src/tensor/backend.ts";
 import { GPT2, Lora, train } from "../mod.ts";
 import { suite } from "./support/cases.ts";
 import { compare } from "./support/lab.ts";
+import { failure, inTempDir, readModel, writeModel } from "./support/models.ts";
 import { Sandbox } from "./support/sandbox.ts";
 import { adapterTest, numbers } from "./support/webgpu.ts";
 
@@ -110,6 +111,21 @@ workerTest(
     await assertRejects(() => backend.read(x), WhetError, error.message);
     backend.free(x);
   },
+);
+
+adapterTest(
+  "in a worker and without: a weight that does not fit its format is told by the load",
+  () =>
+    inTempDir(async (directory) => {
+      const files = await readModel("d16");
+      files.tensors.get("wte.weight")!.values[50] = 1e6;
+      await writeModel(directory, files, { vocabulary: "d16" });
+      for (const worker of [false, true]) {
+        const load = () => GPT2.load(directory, { backend: "webgpu", weights: "f16", worker });
+        const error = await failure("format", ["a weight of 1000000", "f16"], load);
+        assert(worker || error.message.startsWith("wte.weight: "), error.message);
+      }
+    }),
 );
 
 workerTest("a tensor of another backend is refused", async (backend) => {

@@ -15,7 +15,7 @@ import { type DebertaConfig, parseDebertaConfig } from "./deberta_config.ts";
 import { type PlacedDeberta, placeDeberta } from "./deberta_place.ts";
 import { debertaMemoryNeed } from "./deberta_memory.ts";
 import { checkFormat, type LoadOptions, withBackend } from "./load.ts";
-import { findParameters, type Naming } from "./parameters.ts";
+import { findParameters, type Naming, settled } from "./parameters.ts";
 
 /** The most tokens of a pair, as DeBERTa-v3 was trained. */
 const LONGEST = 512;
@@ -95,6 +95,7 @@ export async function loadDeberta(source: string, options: LoadOptions = {}): Pr
         ...{ backend, config, weights, tokenizer, longest },
         ...{ checkpoint, found, owned, signal },
       });
+      await settled(backend);
       return { name, config, tokenizer, longest, backend, ownsBackend, weights, placed };
     } catch (error) {
       for (const matrix of owned) backend.free(matrix);

@@ -215,7 +215,7 @@ async function* ahead<Item, Result>(
 }
 
 /**
- * Places parameters one by one as they come: all, or none if one fails.
+ * Places parameters one by one as they come: all, or none if one fails, also where a device tells of it later.
  *
  * @param weights How those that are frozen are stored.
  * @param source Gives them.
@@ -228,12 +228,33 @@ export async function placeAll(
   const parameters = new Map<string, Matrix>();
   try {
     for await (const parameter of source) {
-      parameters.set(parameter.name, place(backend, weights, parameter));
+      parameters.set(parameter.name, named(parameter.name, () => place(backend, weights, parameter)));
     }
+    await settled(backend);
     return parameters;
   } catch (error) {
     for (const parameter of parameters.values()) backend.free(parameter);
     throw error;
+  }
+}
+
+/** Runs work; where a weight does not fit into its format, the error says which. */
+function named<Result>(name: string, work: () => Result): Result {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof WhetError) || error.code !== "format") throw error;
+    throw new WhetError("format", `${name}: ${error.message}`, { cause: error });
+  }
+}
+
+/** Waits for what was placed: what a device, or the worker that it lives in, refuses of that, a read throws. */
+export async function settled(backend: Backend): Promise<void> {
+  const nothing = backend.allocate([1]);
+  try {
+    await backend.read(nothing);
+  } finally {
+    backend.free(nothing);
   }
 }
 
