@@ -315,18 +315,19 @@ deviceTest(
     }];
     const before = bare.products;
     const waited = await tryShapes(bare, trials, 500);
-    assert(["32x64", "64x64"].includes(waited.small));
+    assert(["32x64", "64x64"].includes(waited.shapes.small));
     assertEquals(bare.products, before);
-    assertEquals(await tryShapes(bare, trials, -1), UNMEASURED);
+    assertEquals(await tryShapes(bare, trials, -1), { shapes: UNMEASURED, whole: false });
     assertEquals(bare.stats().allocations, 0);
     assert(device !== undefined);
     const adapter = await findAdapter();
     if (!adapter.features.has("timestamp-query")) return;
     const timed = await adapter.requestDevice({ requiredFeatures: ["timestamp-query"] });
     using gpu = new Gpu(timed, WGSL, {}, { ...bare.features, timestamps: true });
-    const found = await tryShapes(gpu, trials, 10_000);
-    assertEquals({ ...found, small: "", splits: 0 }, { ...UNMEASURED, small: "", splits: 0 });
-    assert(found.splits === 1 || found.splits === 32);
+    const { shapes, whole } = await tryShapes(gpu, trials, 10_000);
+    assertEquals({ ...shapes, small: "", splits: 0 }, { ...UNMEASURED, small: "", splits: 0 });
+    assert(shapes.splits === 1 || shapes.splits === 32);
+    assert(whole, "all had their time");
   },
 );
 

@@ -1,16 +1,18 @@
 /**
  * A short trial of the products' kernels on a device: one fixed tile loses a fifth against each card's best on average
- * and more than half on the worst (llama.cpp#22241). What it finds is remembered for all devices of an adapter, until
- * the process ends.
+ * and more than half on the worst (llama.cpp#22241). What it finds is remembered for all devices of an adapter, also
+ * those of later processes where `remembered.ts` can keep it: so they need not try, and compute by the same kernels.
  *
  * @module
  */
 import type { Tensor } from "../../tensor/tensor.ts";
 import { isSoftware } from "./adapter.ts";
 import type { Gpu } from "./gpu.ts";
+import { WGSL } from "./kernels.gen.ts";
 import { matmul } from "./matmul.ts";
 import { chooseProducts, type MatmulShapes, type ProductOptions, UNMEASURED } from "./matmul_shapes.ts";
 import { allocate } from "./memory.ts";
+import { keep, recall } from "./remembered.ts";
 import { slice } from "./slices.ts";
 import { free } from "./weights.ts";
 
@@ -62,6 +64,14 @@ export const TRIALS: readonly Trial[] = [
   },
 ];
 
+/** What a trial found. */
+export interface Found {
+  /** What was fastest; the usual where nothing was tried. */
+  readonly shapes: MatmulShapes;
+  /** Whether there was time for all of it. */
+  readonly whole: boolean;
+}
+
 /** By adapter and arithmetic. */
 const remembered = new Map<string, Promise<MatmulShapes>>();
 
@@ -69,19 +79,58 @@ const remembered = new Map<string, Promise<MatmulShapes>>();
  * Sets how products are made on a new device: as `options` say, else by what a trial found on its adapter.
  *
  * @param gpu Nothing is under way on it.
+ * @param trials What is asked where nothing is known.
+ * @param budget Milliseconds after which no other kernel is tried.
  */
-export async function settleProducts(gpu: Gpu, options: ProductOptions): Promise<void> {
+export async function settleProducts(
+  gpu: Gpu,
+  options: ProductOptions,
+  trials = TRIALS,
+  budget = BUDGET,
+): Promise<void> {
   if (options.tile || options.shapes) return;
   const { adapterInfo: info } = gpu.device;
   if (!info || isSoftware({ info })) return;
-  const name = [info.vendor, info.architecture, info.device, info.description, options.arithmetic].join("|");
+  const name = await nameOf(info, options);
   let found = remembered.get(name);
   if (!found) {
-    found = tryShapes(gpu);
+    found = findShapes(gpu, name, trials, budget);
     remembered.set(name, found);
     found.catch(() => remembered.delete(name)); // the next device may do better
   }
   gpu.products = chooseProducts(options, gpu.features.f16, await found);
+}
+
+/** What a trial's outcome depends on: the adapter, the arithmetic, and what compiles which kernels. */
+export async function nameOf(info: GPUAdapterInfo, { arithmetic = "f32" }: ProductOptions): Promise<string> {
+  const kernels = new TextEncoder().encode(JSON.stringify(WGSL));
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", kernels)).toHex().slice(0, 8);
+  const { vendor, architecture, device, description } = info;
+  const adapter = [vendor, architecture, device, description].filter(Boolean);
+  return ["products", digest, navigator.userAgent, arithmetic, ...adapter].join(" ");
+}
+
+/** What was kept, else what a trial finds, which is kept if nothing was left out. */
+async function findShapes(
+  gpu: Gpu,
+  name: string,
+  trials: readonly Trial[],
+  budget: number,
+): Promise<MatmulShapes> {
+  const kept = knownShapes(await recall(name));
+  if (kept) return kept;
+  const { shapes, whole } = await tryShapes(gpu, trials, budget);
+  if (whole) await keep(name, shapes);
+  return shapes;
+}
+
+/** Shapes as a file holds them; undefined if no trial could have found them. */
+function knownShapes(kept: unknown): MatmulShapes | undefined {
+  const given = Object(kept) as MatmulShapes;
+  const possible = [UNMEASURED, ...TRIALS.flatMap(({ candidates }) => candidates)];
+  const names = Object.keys(UNMEASURED) as (keyof MatmulShapes)[];
+  const known = names.every((name) => possible.some((one) => name in one && one[name] === given[name]));
+  return known ? Object.fromEntries(names.map((name) => [name, given[name]])) as never : undefined;
 }
 
 /**
@@ -89,30 +138,26 @@ export async function settleProducts(gpu: Gpu, options: ProductOptions): Promise
  *
  * @param trials What is asked.
  * @param budget Milliseconds after which no other kernel is tried; a question left out has its usual answer.
- * @returns What was fastest.
  */
-export async function tryShapes(gpu: Gpu, trials = TRIALS, budget = BUDGET): Promise<MatmulShapes> {
+export async function tryShapes(gpu: Gpu, trials = TRIALS, budget = BUDGET): Promise<Found> {
   const { products } = gpu;
   const end = performance.now() + budget;
-  let found = UNMEASURED;
+  let shapes = UNMEASURED;
+  let whole = true;
   try {
     for (const trial of trials) {
-      if (performance.now() > end) break;
+      if (performance.now() > end) return { shapes, whole: false };
       const tensors = operands(gpu, trial.size, trial.matrices);
       try {
         const works = trial.candidates.map((candidate) => () => {
-          const shapes = { ...found, ...candidate, ...trial.force?.(candidate) };
-          gpu.products = { ...products, shapes };
+          gpu.products = { ...products, shapes: { ...shapes, ...candidate, ...trial.force?.(candidate) } };
           for (const b of tensors.bs) matmul(gpu, { a: tensors.a, b, out: tensors.out });
         });
-        const times = await (gpu.features.timestamps ? byTimestamps : byWaiting)(
-          gpu,
-          works,
-          tensors.out,
-          end,
-        );
+        const measure = gpu.features.timestamps ? byTimestamps : byWaiting;
+        const times = await measure(gpu, works, tensors.out, end);
         const best = times.indexOf(Math.min(...times));
-        if (times[best] > 0) found = { ...found, ...trial.candidates[best] };
+        if (times[best] > 0) shapes = { ...shapes, ...trial.candidates[best] };
+        whole &&= times.every((time) => time > 0 && time < Infinity);
       } finally {
         for (const tensor of [tensors.a, tensors.out, ...tensors.bs]) free(gpu, tensor);
       }
@@ -120,7 +165,7 @@ export async function tryShapes(gpu: Gpu, trials = TRIALS, budget = BUDGET): Pro
   } finally {
     gpu.products = products;
   }
-  return found;
+  return { shapes, whole };
 }
 
 function operands(
