@@ -33,19 +33,14 @@ const LIMITS = [
   "maxComputeWorkgroupsPerDimension",
 ];
 
-const { values } = parseArgs({
-  options: {
-    json: { type: "boolean", default: false },
-    out: { type: "string" },
-    only: { type: "string", multiple: true, default: [] },
-    quick: { type: "boolean", default: false },
-    worker: { type: "boolean", default: false },
-    arithmetic: { type: "string", default: "f32" },
-    "no-subgroups": { type: "boolean", default: false },
-    runs: { type: "string" },
-    seconds: { type: "string" },
-  },
-});
+const USAGE = `gpu.ts [--json] [--out FILE] [--only WORD]… [--quick] [--runs N] [--seconds N] [--worker]
+    [--arithmetic f32|f16|i8] [--no-subgroups]`;
+
+const values = flags();
+if (values.help) {
+  console.log(USAGE);
+  Deno.exit(0);
+}
 const { json, out, quick, only, worker } = values;
 const runs = whole("runs", values.runs, quick ? 2 : 5);
 const seconds = whole("seconds", values.seconds, quick ? 120 : 480);
@@ -68,6 +63,7 @@ const record: GpuRecord = {
   ceilings: {},
   rows: [],
 };
+save(); // Before anything is measured: a file that cannot be written is known at once.
 say(`${record.program}, ${record.system}, ${record.date}`);
 say(`adapter: ${webgpu.description}`);
 if (webgpu.software) say("This adapter computes on the CPU: its figures say nothing about graphics cards.");
@@ -120,8 +116,35 @@ async function open(options: GpuOptions): Promise<Backend> {
   return await createWebGpuBackend((await findAdapter())!, options);
 }
 
+function flags() {
+  try {
+    return parseArgs({
+      options: {
+        json: { type: "boolean", default: false },
+        out: { type: "string" },
+        only: { type: "string", multiple: true, default: [] },
+        quick: { type: "boolean", default: false },
+        worker: { type: "boolean", default: false },
+        arithmetic: { type: "string", default: "f32" },
+        "no-subgroups": { type: "boolean", default: false },
+        runs: { type: "string" },
+        seconds: { type: "string" },
+        help: { type: "boolean", default: false },
+      },
+    }).values;
+  } catch (error) {
+    return wrong((error as Error).message.split(". ")[0]);
+  }
+}
+
 function save(): void {
-  if (out) Deno.writeTextFileSync(out, JSON.stringify(record, null, 2) + "\n");
+  if (!out) return;
+  try {
+    Deno.writeTextFileSync(out, JSON.stringify(record, null, 2) + "\n");
+  } catch (error) {
+    console.error(`gpu: --out: ${(error as Error).message}`);
+    Deno.exit(1);
+  }
 }
 
 function finish(): void {
@@ -138,6 +161,6 @@ function whole(flag: string, value: string | undefined, otherwise: number): numb
 }
 
 function wrong(message: string): never {
-  console.error(`gpu: ${message}`);
+  console.error(`gpu: ${message}\nusage: ${USAGE}`);
   Deno.exit(2);
 }

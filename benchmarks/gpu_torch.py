@@ -42,8 +42,8 @@ def main():
     parser.add_argument("--out")
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--runs", type=int)
-    parser.add_argument("--seconds", type=int)
+    parser.add_argument("--runs", type=positive)
+    parser.add_argument("--seconds", type=positive)
     options = parser.parse_args()
     options.runs = options.runs or (2 if options.quick else 5)
     options.seconds = options.seconds or (120 if options.quick else 480)
@@ -51,6 +51,7 @@ def main():
     torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
     bench = Bench(options)
+    bench.save()  # a file that cannot be written is known at once
     with torch.no_grad():
         ceilings(bench)
         products(bench)
@@ -66,6 +67,13 @@ def main():
     elements(bench)
     models(bench)
     bench.finish()
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 class Bench:
@@ -177,9 +185,12 @@ class Bench:
 
     def save(self):
         if self.options.out:
-            with open(self.options.out, "w") as file:
-                json.dump(self.record, file, indent=2)
-                file.write("\n")
+            try:
+                with open(self.options.out, "w") as file:
+                    json.dump(self.record, file, indent=2)
+                    file.write("\n")
+            except OSError as error:
+                sys.exit(f"gpu_torch: --out: {error}")
 
     def finish(self):
         self.save()

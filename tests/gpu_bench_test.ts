@@ -1,7 +1,7 @@
 /**
  * The GPU bench, at tiny sizes, on whatever adapter there is: all of its rows run.
  */
-import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { Bench } from "../benchmarks/gpu/bench.ts";
 import { idleSeconds, secondsOf } from "../benchmarks/gpu/clock.ts";
 import { digits, measured, rowLine } from "../benchmarks/gpu/record.ts";
@@ -146,7 +146,22 @@ adapterTest(
   },
 );
 
-Deno.test("a flag that makes no sense is wrong usage", async () => {
-  const { code, stderr } = await deno(["run", "-A", "--no-check", "benchmarks/gpu.ts", "--seconds", "soon"]);
-  assertEquals([code, stderr], [2, "gpu: --seconds: expected a whole number of at least 1, got soon\n"]);
+const program = (...args: string[]) => deno(["run", "-A", "--no-check", "benchmarks/gpu.ts", ...args]);
+
+Deno.test("a flag that makes no sense is wrong usage, and --help says which there are", async () => {
+  const soon = await program("--seconds", "soon");
+  const [line, usage] = soon.stderr.split("\n");
+  assertEquals([soon.code, line], [2, "gpu: --seconds: expected a whole number of at least 1, got soon"]);
+  assertStringIncludes(usage, "usage: gpu.ts [--json]");
+  const unknown = await program("--fast");
+  assertEquals([unknown.code, unknown.stderr.split("\n")[0]], [2, "gpu: Unknown option '--fast'"]);
+  const help = await program("--help");
+  assertEquals([help.code, help.stderr], [0, ""]);
+  assertStringIncludes(help.stdout, "--no-subgroups");
+});
+
+adapterTest("a file that cannot be written is told before anything is measured", async () => {
+  const { code, stdout, stderr } = await program("--quick", "--out", "/nonexistent/gpu.json");
+  assertEquals([code, stdout], [1, ""]);
+  assertMatch(stderr, /^gpu: --out: [^\n]*\n$/);
 });
