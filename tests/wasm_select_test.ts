@@ -70,7 +70,9 @@ Deno.test("without an adapter auto is WebAssembly, and webgpu by name says what 
   });
 });
 
-Deno.test("an unknown backend is refused by name", async () => {
+Deno.test("an unknown backend or arithmetic is refused by name", async () => {
   const error = await assertRejects(() => createBackend("cuda" as BackendName), WhetError);
   assertEquals([error.code, error.message], ["option", "--backend: expected auto, webgpu or wasm, got cuda"]);
+  const half = await assertRejects(() => createBackend("wasm", { arithmetic: "bf16" as "f16" }), WhetError);
+  assertEquals([half.code, half.message], ["option", "arithmetic: expected f32, f16 or i8, got bf16"]);
 });

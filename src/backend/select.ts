@@ -74,7 +74,7 @@ const INSTALL =
  * adapter too; `wasm` works everywhere.
  * @param options How.
  * @returns The backend; dispose it to free its memory.
- * @throws {WhetError} `backend` if what is asked for is not to be had, `option` for an unknown name.
+ * @throws {WhetError} `backend` if what is asked for is not to be had, `option` for an unknown name or arithmetic.
  *
  * @example
  * ```ts
@@ -88,6 +88,10 @@ export async function createBackend(
   name: BackendName = "auto",
   options: BackendOptions = {},
 ): Promise<Backend> {
+  const { arithmetic = "f32" } = options;
+  if (!["f32", "f16", "i8"].includes(arithmetic)) {
+    throw new WhetError("option", `arithmetic: expected f32, f16 or i8, got ${arithmetic}`);
+  }
   switch (name) {
     case "wasm":
       return await openWasm(options);
