@@ -54,13 +54,22 @@ const NOTHING_MADE = { bindGroups: 0, buffers: 0, pipelines: 0 };
 
 const SAMPLED = { temperature: 0.9, topK: 20, topP: 0.9, repetitionPenalty: 1.2, seed: 3 };
 
-for (const [weights, options] of [["f32", { temperature: 0 }], ["q8", SAMPLED]] as const) {
+for (
+  const [weights, options, targets] of [
+    ["f32", { temperature: 0 }],
+    ["q8", SAMPLED],
+    ["f32", { temperature: 0 }, ["c_attn"]],
+  ] as const
+) {
   gpuTest(
-    `a token of a ${weights} model is one submission of few kernels, and nothing is made for it`,
+    `a token of a ${weights} model${
+      targets ? " with an adapter" : ""
+    } is one submission of few kernels, and nothing is made for it`,
     async (backend) => {
       const beside: number[] = [];
       for (const n_layer of [1, 3]) {
         using model = await endless(backend, n_layer, weights);
+        if (targets) model.attach(Lora.create(model, { rank: 4, targets: [...targets] }));
         const stats = await decode(model, [[1, 2, 3], [4]], { ...options, maxTokens: 105 });
         const [before, after] = [stats[WARM_UP], stats[WARM_UP + 16]];
         const tokens = 16;

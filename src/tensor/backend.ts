@@ -232,6 +232,22 @@ export interface DisentangledAttentionArgs {
   scale: number;
 }
 
+/** h = x · Aᵀ, out += scaling · h · Bᵀ: one low-rank update for all rows. */
+export interface LowRankArgs {
+  /** (T, in). */
+  x: Tensor;
+  /** (R, in). */
+  A: Tensor;
+  /** (out, R). */
+  B: Tensor;
+  /** What the update is multiplied by. */
+  scaling: number;
+  /** (T, R). */
+  h: Tensor;
+  /** (T, out). */
+  out: Tensor;
+}
+
 /** The number of no adapter in {@linkcode LowRankRowsArgs}. */
 export const NO_ADAPTER = 0xffffffff;
 
@@ -617,6 +633,12 @@ export interface Backend extends Disposable {
    * @internal
    */
   disentangledAttention(args: DisentangledAttentionArgs): void;
+  /**
+   * Adds one low-rank update to all rows.
+   *
+   * @internal
+   */
+  lowRank(args: LowRankArgs): void;
   /**
    * Adds a low-rank update of its own to every row.
    *

@@ -191,8 +191,7 @@ export class Ops {
       return kept;
     };
     const h = this.#arena.temporary([T, R]);
-    this.#arena.scope(() => this.#backend.matmul({ a: dropped(), b: A, transposeB: true, out: h }));
-    this.#backend.matmul({ a: h, b: B, transposeB: true, alpha, accumulate: true, out });
+    this.#arena.scope(() => this.#backend.lowRank({ x: dropped(), A, B, scaling: alpha, h, out }));
     this.#record(out, [x, weight, bias, residual, A, B], [x, h], (dOut, tape) => {
       if (residual) tape.share(residual, dOut);
       this.#linearBackward(tape, x, layer, dOut);

@@ -523,6 +523,15 @@ export function suite(
         cachedAttention,
       ),
     },
+    "lowRank": cases(
+      { size: [[1, 768, 30], [5, 7, 300], [8, 64, 66], [9, 33, 17], [3, 1, 1]], R: [1, 4, 9] } as const,
+      (lab, { size: [T, K, N], R }) => {
+        lab.backend.lowRank({
+          ...{ x: lab.input([T, K]), A: lab.input([R, K]), B: lab.input([N, R]), scaling: 1.5 },
+          ...{ h: lab.output([T, R], sumOf(K)), out: lab.updated([T, N], sumOf(K + R, R)) },
+        });
+      },
+    ),
     "lowRankRows": cases(
       { size: [[1, 768, 30], [5, 7, 3], [17, 64, 66], [3, 1, 1]], R: [1, 4, 9] } as const,
       (lab, { size: [T, K, N], R }) => {

@@ -476,6 +476,16 @@ export class ReferenceBackend implements K.Backend {
     }
   }
 
+  lowRank(args: K.LowRankArgs): void {
+    const [x, A, B, h, out] = this.#open(args.x, args.A, args.B, args.h, args.out);
+    const [R, K] = args.A.shape;
+    const [T, N] = args.out.shape;
+    for (let t = 0; t < T; t++) {
+      for (let r = 0; r < R; r++) h[t * R + r] = dot(x, t * K, A, r * K, K);
+      for (let n = 0; n < N; n++) out[t * N + n] += args.scaling * dot(h, t * R, B, n * R, R);
+    }
+  }
+
   lowRankRows(args: K.LowRankRowsArgs): void {
     const [x, A, B, scaling, adapters, out] = this.#open(
       ...[args.x, args.A, args.B, args.scaling, args.adapters, args.out] as const,

@@ -515,6 +515,11 @@ export class WasmBackend extends Store implements tensor.Backend {
     return this.at(buckets, name, n, "u32") + (n - 1) / 2 * 4;
   }
 
+  lowRank({ x, A, B, scaling, h, out }: tensor.LowRankArgs): void {
+    this.matmul({ a: x, b: A, transposeB: true, out: h });
+    this.matmul({ a: h, b: B, transposeB: true, alpha: scaling, accumulate: true, out });
+  }
+
   lowRankRows({ x, A, B, scaling, adapters, out }: tensor.LowRankRowsArgs): void {
     const [T, K] = matrixExtents(x, "lowRankRows: x");
     const [, N] = matrixExtents(out, "lowRankRows: out");

@@ -24,7 +24,7 @@ import { findFeatures, requestDevice } from "./features.ts";
 import { Gpu, type GpuOptions } from "./gpu.ts";
 import { WGSL } from "./kernels.gen.ts";
 import * as loss from "./loss.ts";
-import { lowRankRows } from "./low_rank.ts";
+import { lowRank, lowRankRows } from "./low_rank.ts";
 import { matmul } from "./matmul.ts";
 import { settleProducts } from "./matmul_trial.ts";
 import { allocate } from "./memory.ts";
@@ -205,6 +205,10 @@ class WebGpuBackend implements K.Backend {
 
   disentangledAttention(args: K.DisentangledAttentionArgs): void {
     disentangledAttention(this.gpu, args);
+  }
+
+  lowRank(args: K.LowRankArgs): void {
+    lowRank(this.gpu, args);
   }
 
   lowRankRows(args: K.LowRankRowsArgs): void {

@@ -1,11 +1,29 @@
 /**
- * Low-rank updates of which every row has its own.
+ * Low-rank updates: one for all rows, or of which every row has its own.
  *
  * @module
  */
-import type { LowRankRowsArgs } from "../../tensor/backend.ts";
+import type { LowRankArgs, LowRankRowsArgs } from "../../tensor/backend.ts";
 import type { Gpu } from "./gpu.ts";
+import { matmul } from "./matmul.ts";
+import { VECTOR_ROWS } from "./matmul_shapes.ts";
 import { slice } from "./slices.ts";
+
+/** Threads of a workgroup of the kernel for few rows, as it says. */
+const THREADS = 256;
+
+/** h = x · Aᵀ, out += scaling · h · Bᵀ: in one kernel where a token's or a few tokens' rows are all there is. */
+export function lowRank(gpu: Gpu, { x, A, B, scaling, h, out }: LowRankArgs): void {
+  const [T, K] = x.shape;
+  const [N, R] = B.shape;
+  if (T > VECTOR_ROWS) {
+    matmul(gpu, { a: x, b: A, transposeB: true, out: h });
+    matmul(gpu, { a: h, b: B, transposeB: true, alpha: scaling, accumulate: true, out });
+    return;
+  }
+  const bindings = { x: slice(x), A: slice(A), B: slice(B), h: slice(h), out: slice(out) };
+  gpu.run("low_rank", bindings, { K, N, R, scaling }, [Math.ceil(N / THREADS), T]);
+}
 
 /** out[t] += scaling[a] · (x[t] · A[a]ᵀ) · B[a], a = adapters[t]. */
 export function lowRankRows(gpu: Gpu, { x, A, B, scaling, adapters, out }: LowRankRowsArgs): void {

@@ -256,6 +256,10 @@ class RemoteBackend implements K.Backend {
     this.#run("disentangledAttention", args);
   }
 
+  lowRank(args: K.LowRankArgs): void {
+    this.#run("lowRank", args);
+  }
+
   lowRankRows(args: K.LowRankRowsArgs): void {
     this.#run("lowRankRows", args);
   }
