@@ -12,6 +12,23 @@ export const GROUP = 32;
 /** The largest half: what q4's scales and minima stay below, for backends may keep them as halves. */
 export const LARGEST_HALF = 65504;
 
+/**
+ * Refuses numbers that a format which keeps halves cannot hold; infinities and what is no number pass.
+ *
+ * @param data Row-major, so many columns.
+ * @throws {WhetError} `format` if one is too large.
+ */
+export function refuseBeyondHalves(data: Float32Array, columns: number, format: WeightFormat): void {
+  for (let i = 0; i < data.length; i++) {
+    if (Math.abs(data[i]) <= LARGEST_HALF || !Number.isFinite(data[i])) continue;
+    throw new WhetError(
+      "format",
+      `a weight of ${data[i]} in row ${Math.floor(i / columns)} does not fit into ${format}, whose largest ` +
+        `is ${LARGEST_HALF}: take f32 weights`,
+    );
+  }
+}
+
 /** Bits of one code. */
 export const CODE_BITS = { f16: 16, q8: 8, q4: 4 } as const;
 

@@ -14,7 +14,7 @@ import {
   Tensor,
   type WeightFormat,
 } from "../../tensor/tensor.ts";
-import { checkStored, CODE_BITS, codeBytes, GROUP } from "../../tensor/stored.ts";
+import { checkStored, CODE_BITS, codeBytes, GROUP, refuseBeyondHalves } from "../../tensor/stored.ts";
 import { expect } from "./checks.ts";
 import { type Call, call, Dispatcher, type Shared } from "./dispatch.ts";
 import { Heap, mebibytes } from "./heap.ts";
@@ -243,6 +243,7 @@ export class Store implements Disposable {
     );
     const kind = KINDS[format];
     expect(kind !== undefined, `pack: unknown format ${format}; expected f32, f16, q8 or q4`);
+    if (format === "f16") refuseBeyondHalves(data, columns, format);
     const { K, N, block } = this.#weight(rows, columns, format, axis);
     for (const { stage, first, last, stepK, stepN, scratch, stride } of this.#stages(K, N, axis)) {
       const heap = this.memory;

@@ -14,7 +14,7 @@
  * @module
  */
 import { WhetError } from "../../errors.ts";
-import { GROUP, isGrouped, LARGEST_HALF } from "../../tensor/stored.ts";
+import { GROUP, isGrouped, refuseBeyondHalves } from "../../tensor/stored.ts";
 import { type GroupAxis, PackedMatrix, type WeightFormat } from "../../tensor/tensor.ts";
 import type { Allocation } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
@@ -67,7 +67,7 @@ export function pack(
   if (data.length !== rows * columns) {
     throw new WhetError("backend", `${data.length} numbers were packed as ${rows} × ${columns}`);
   }
-  if (format === "f16" || format === "q4") refuseLarge(data, columns, format);
+  if (format === "f16" || format === "q4") refuseBeyondHalves(data, columns, format);
   const matrix = allocatePacked(gpu, rows, columns, format, axis);
   for (const part of memoryOf(matrix).parts) {
     fillPart(gpu, data.subarray(part.first * columns, (part.first + part.rows) * columns), part, matrix);
@@ -125,17 +125,6 @@ function fillPart(gpu: Gpu, data: Float32Array, part: Part, { format, columns, a
     );
   }
   gpu.release(allocation);
-}
-
-function refuseLarge(data: Float32Array, columns: number, format: WeightFormat): void {
-  for (let i = 0; i < data.length; i++) {
-    if (Math.abs(data[i]) <= LARGEST_HALF || !Number.isFinite(data[i])) continue;
-    throw new WhetError(
-      "format",
-      `a weight of ${data[i]} in row ${Math.floor(i / columns)} does not fit into ${format}, whose largest ` +
-        `is ${LARGEST_HALF}: take f32 weights`,
-    );
-  }
 }
 
 /** Reads a frozen weight back as the kernels see it. */
