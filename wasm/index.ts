@@ -14,7 +14,7 @@ export {
 export { disentangledAttention, disentangledAttentionScratch } from "./disentangled_attention";
 export { crossEntropy } from "./loss";
 export { layerNorm, layerNormBackward, layerNormWeightGradient } from "./norm";
-export { lowRankRows } from "./low_rank";
+export { lowRankRows, lowRankRowsScratch } from "./low_rank";
 export { constantsEnd, pages } from "./memory";
 export { matmul, matmulRows, matmulScratch } from "./matmul";
 export { measureRows } from "./codes";

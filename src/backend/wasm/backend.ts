@@ -539,13 +539,15 @@ export class WasmBackend extends Store implements tensor.Backend {
         `lowRankRows: adapters has ${number}, but there are ${count}`,
       );
     }
+    const at = numbers.byteOffset; // Room for scratch may move the memory that they show.
+    const { scratch, stride } = this.scratch(this.call.lowRankRowsScratch(R) >>> 0);
     this.share(
-      { kernel: "lowRankRows", cost: 0.1 * R * (K + N) },
+      { kernel: "lowRankRows", cost: 0.15 * R * (K + N), stride },
       ...[this.at(x, "lowRankRows: x"), this.at(A, "lowRankRows: A"), this.at(B, "lowRankRows: B")] as const,
       this.at(scaling, "lowRankRows: scaling", count),
-      numbers.byteOffset,
+      at,
       this.at(out, "lowRankRows: out"),
-      ...[K, N, R, 0, T] as const,
+      ...[K, N, R, 0, T, scratch] as const,
     );
   }
 
