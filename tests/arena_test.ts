@@ -164,7 +164,7 @@ Deno.test("whichever kernel or allocation of a step fails, nothing is left behin
           `the step after failure ${n}`,
         );
       }
-      assert(failures > 20, `only ${failures} places to fail at`);
+      assert(failures >= 20, `only ${failures} places to fail at`);
     }
   }
 });
