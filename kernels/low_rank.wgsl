@@ -1,7 +1,7 @@
 // h[t] = x[t] · Aᵀ, out[t] += scaling · h[t] · Bᵀ, for few rows in one go: a workgroup takes THREADS columns of a row of out,
 // and computes the row's h for itself, which costs less than a kernel of its own.
 
-const THREADS = 256u;
+const THREADS = u32($THREADS);
 //#import reduce
 
 struct Params {

@@ -20,7 +20,7 @@ import {
 import { Calibration, type ExactDense } from "./deberta_calibrate.ts";
 import type { DebertaConfig } from "./deberta_config.ts";
 import { relativeRows } from "./deberta_positions.ts";
-import { type Found, readParameters } from "./parameters.ts";
+import { type Found, letGo, readParameters } from "./parameters.ts";
 
 /** What is placed, and how. */
 export interface Placing {
@@ -378,9 +378,4 @@ function joined(parts: readonly Float32Array[]): Float32Array {
     letGo(part);
   }
   return all;
-}
-
-/** Frees numbers that were copied, at once: the collector would let hundreds of MB of them gather. */
-function letGo({ buffer }: Float32Array | Uint8Array): void {
-  if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0);
 }

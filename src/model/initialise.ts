@@ -22,7 +22,7 @@ export function initialValues(
   name: string,
   length: number,
   key: readonly [number, number],
-): Float32Array<ArrayBuffer> {
+): Float32Array {
   const values = new Float32Array(length);
   if (name.endsWith(".bias")) return values;
   if (/ln_[12f]\.weight$/.test(name)) return values.fill(1);

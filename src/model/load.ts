@@ -21,7 +21,14 @@ import { type GPT2Config, type GPT2Shape, parseConfig } from "./config.ts";
 import { initialValues } from "./initialise.ts";
 import type { ModelParts } from "./language_model.ts";
 import { memoryNeed } from "./memory.ts";
-import { findParameters, placeAll, readParameters, storedFormat, type Values } from "./parameters.ts";
+import {
+  elements,
+  findParameters,
+  placeAll,
+  readParameters,
+  storedFormat,
+  type Values,
+} from "./parameters.ts";
 import { parameterShapes } from "./transformer.ts";
 
 /** Where a model computes. */
@@ -167,10 +174,6 @@ async function* initialParameters(
   for (const [index, [name, shape]] of [...shapes].entries()) {
     yield { name, shape, values: initialValues(config, name, elements(shape), [seed, index]) };
   }
-}
-
-function elements(shape: readonly number[]): number {
-  return shape.reduce((a, b) => a * b, 1);
 }
 
 /** The tokenizer in a model's own files, else GPT-2's. */

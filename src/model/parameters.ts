@@ -26,7 +26,7 @@ export interface Found {
 /** A parameter's numbers as they come: plain, or as a file has them. */
 export type Values =
   & { readonly name: string; readonly shape: readonly number[] }
-  & ({ readonly values: Float32Array<ArrayBuffer> } | { readonly stored: StoredMatrix });
+  & ({ readonly values: Float32Array } | { readonly stored: StoredMatrix });
 
 /** How checkpoints of a kind of model name what they hold. */
 export interface Naming {
@@ -156,7 +156,7 @@ export async function* readParameters(
   signal?: AbortSignal,
 ): AsyncGenerator<Values, void> {
   const owners = new Map<string, Found>();
-  for (const parameter of parameters.toSorted((a, b) => elements(b) - elements(a))) {
+  for (const parameter of parameters.toSorted((a, b) => elements(b.shape) - elements(a.shape))) {
     const tensors = parameter.matrix?.tensors ?? { codes: parameter.stored };
     for (const tensor of Object.values(tensors)) owners.set(tensor, parameter);
   }
@@ -187,7 +187,8 @@ export async function* readParameters(
   }
 }
 
-function elements({ shape }: Found): number {
+/** How many numbers a parameter of a shape has. */
+export function elements(shape: readonly number[]): number {
   return shape.reduce((product, extent) => product * extent, 1);
 }
 
@@ -238,9 +239,9 @@ export async function placeAll(
   }
 }
 
-/** Frees numbers that were placed: the collector would let tens of MB of them gather. */
-function letGo({ buffer }: Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>): void {
-  if (!buffer.detached) buffer.transfer(0);
+/** Frees numbers that were placed, at once: the collector would let hundreds of MB of them gather. */
+export function letGo({ buffer }: Float32Array | Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0);
 }
 
 /** Runs work; where a weight does not fit into its format, the error says which. */

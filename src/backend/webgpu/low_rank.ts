@@ -9,8 +9,8 @@ import { matmul } from "./matmul.ts";
 import { VECTOR_ROWS } from "./matmul_shapes.ts";
 import { slice } from "./slices.ts";
 
-/** Threads of a workgroup of the kernel for few rows, as it says. */
-const THREADS = 256;
+/** The kernel for few rows: a workgroup's threads, each of which has a column. */
+const FEW_ROWS = { THREADS: 256 };
 
 /** h = x · Aᵀ, out += scaling · h · Bᵀ: in one kernel where a token's or a few tokens' rows are all there is. */
 export function lowRank(gpu: Gpu, { x, A, B, scaling, h, out }: LowRankArgs): void {
@@ -22,7 +22,7 @@ export function lowRank(gpu: Gpu, { x, A, B, scaling, h, out }: LowRankArgs): vo
     return;
   }
   const bindings = { x: slice(x), A: slice(A), B: slice(B), h: slice(h), out: slice(out) };
-  gpu.run("low_rank", bindings, { K, N, R, scaling }, [Math.ceil(N / THREADS), T]);
+  gpu.run("low_rank", bindings, { K, N, R, scaling }, [Math.ceil(N / FEW_ROWS.THREADS), T], FEW_ROWS);
 }
 
 /** out[t] += scaling[a] · (x[t] · A[a]ᵀ) · B[a], a = adapters[t]. */
