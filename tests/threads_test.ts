@@ -118,7 +118,7 @@ const LARGE: Record<string, Case> = {
 for (const instructionSet of SETS) {
   Deno.test(`${instructionSet}: every kernel gives the same bits on 1, 2, 3 and 4 threads`, async () => {
     const [one, ...others] = await crews(instructionSet);
-    const all = suite({ activationStep: 0 });
+    const all = suite({ activationStep: () => 0 });
     for (const [kernel, cases] of [...Object.entries(all), ["large", LARGE] as const]) {
       const some = kernel === "large"
         ? Object.entries(cases)
@@ -257,6 +257,23 @@ Deno.test("workers are called only for work that pays for them", async () => {
   for (let i = 0; i < 100; i++) backend.add({ a: x, b: x, out: x });
   await new Promise((resolve) => setTimeout(resolve, 50));
   assertEquals([backend.pool!.here, backend.pool!.tiles], [0, [0, 0, 0]]);
+});
+
+Deno.test("who had enough to do for a worker gets it back, after a rest, for less", async () => {
+  using backend = await openWasmBackend({ threads: 2, price: 20e6, least: 0, patience: 20 });
+  const a = backend.upload(numbers(64 * 512), [64, 512]);
+  const b = backend.upload(numbers(512 * 512), [512, 512]);
+  const out = backend.allocate([64, 512]);
+  const multiply = async (times: number) => {
+    for (let i = 0; i < times; i++) backend.matmul({ a, b, out });
+    for (let i = 0; i < 100 && backend.pool!.here === 0; i++) await new Promise((go) => setTimeout(go, 2));
+    return backend.pool!.here;
+  };
+  // About half a millisecond each.
+  assertEquals(await multiply(4), 0);
+  assertEquals(await multiply(100), 1);
+  while (backend.pool!.here > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  assertEquals(await multiply(4), 1);
 });
 
 Deno.test("threads are a whole number of at least 1", async () => {

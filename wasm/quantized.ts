@@ -1,8 +1,8 @@
 /**
  * Matrix products with 8- and 4-bit weights, in whole numbers.
  *
- * Activations are rounded to whole numbers of 12 bits, a scale for each row and block of 256 columns; weights are
- * whole numbers of 13 bits times a step a column (codes.ts). Products of the two add up exactly in 32 bits over
+ * Activations are rounded to whole numbers of 12 bits (of 8 where 4-bit weights are applied), a scale for each row and block
+ * of 256 columns; weights are whole numbers of 13 bits times a step a column (codes.ts). Products of the two add up exactly in 32 bits over
  * such a block, so a row's result has the same bits in whatever tile, batch or thread; blocks add up in floats, in order.
  *
  * Why 16-bit products (`i32x4.dot_i16x8_s`) and not the 8-bit ones of relaxed SIMD: without AVX-VNNI V8 makes five
@@ -17,7 +17,7 @@
 import { blockBytes, codesPanelBytes, GROUP, offsetsAt, Q4_CODES, Q8_CODES, ratiosAt, STEPS } from "./codes";
 import { Q4, Q8 } from "./formats";
 import { finish, WIDE } from "./matmul";
-import { fma, zero } from "./simd";
+import { fma, lane0, lane1, lane2, lane3, zero } from "./simd";
 import { dot, tileRounded, tileRoundedWide } from "./tile_rounded";
 import { PANEL } from "./weights";
 
@@ -29,8 +29,15 @@ const BLOCK: usize = 256;
 // @ts-ignore: decorator
 @inline
 const ROWS: usize = 4;
-/** The largest activation: with weights of at most 4064, 256 products stay below 2³¹. */
-const MOST: f32 = 2047;
+/**
+ * The largest activation. With weights of at most 4064, 256 products of 12 bits stay below 2³¹. Forward, 4-bit weights meet
+ * 8 bits, as llama.cpp's do: 16 levels of a weight err by far more, and half of the products of a row are saved.
+ */
+// @ts-ignore: decorator
+@inline
+function mostOf(kind: u32, transposed: bool): f32 {
+  return kind == Q4 && !transposed ? 127 : 2047;
+}
 /**
  * As in `math.ts`, constants of loops come from memory. 0: the low halves of bytes; 1: the low half of a word; 2: 1.5 · 2²³,
  * which rounds a float that it is added to, to a whole number in its lowest bits; 3, 4: half a byte, a byte of a half word.
@@ -85,18 +92,28 @@ function largest(x: usize, count: usize): f32 {
   return one;
 }
 
-/** What numbers of a block are multiplied by; 0 where all are 0, or so small that they may pass for it. */
+/** What a block's numbers are multiplied by to be at most `most`; 0 where all are 0, or so small that they may pass for it. */
 // @ts-ignore: decorator
 @inline
-function factorOf(most: f32): f32 {
-  return most > 1e-30 ? MOST / most : 0;
+function factorOf(largest: f32, most: f32): f32 {
+  return largest > 1e-30 ? most / largest : 0;
 }
 
 /**
  * Rows begin … end − 1 (begin a multiple of 4) of (M, K) activations as whole numbers: `[M/4][K/2][4][2]`, rows and
  * columns filled with zeros, then each row's scales.
  */
-export function roundRows(a: usize, M: usize, K: usize, to: usize, begin: usize, end: usize): void {
+export function roundRows(
+  a: usize,
+  kind: u32,
+  transposed: bool,
+  M: usize,
+  K: usize,
+  to: usize,
+  begin: usize,
+  end: usize,
+): void {
+  const most = mostOf(kind, transposed);
   const rowsPadded = (M + ROWS - 1) & ~(ROWS - 1);
   const depth = padded(K);
   const blocks = blocksOf(K);
@@ -110,9 +127,9 @@ export function roundRows(a: usize, M: usize, K: usize, to: usize, begin: usize,
       const count = min(BLOCK, K - k0);
       let f0: f32 = 0, f1: f32 = 0, f2: f32 = 0, f3: f32 = 0;
       for (let r: usize = 0; r < ROWS; r++) {
-        const most = r < rows ? largest(x + (r * K + k0) * 4, count) : 0;
-        store<f32>(scales + ((i + r) * blocks + b) * 4, most / MOST);
-        const factor = factorOf(most);
+        const range: f32 = r < rows ? largest(x + (r * K + k0) * 4, count) : 0;
+        store<f32>(scales + ((i + r) * blocks + b) * 4, range / most);
+        const factor = factorOf(range, most);
         if (r == 0) f0 = factor;
         else if (r == 1) f1 = factor;
         else if (r == 2) f2 = factor;
@@ -139,10 +156,11 @@ export function roundRows(a: usize, M: usize, K: usize, to: usize, begin: usize,
 }
 
 /**
- * One row of K activations as whole numbers: `[K]`, filled with zeros, its scales, each group's sum, then the numbers
- * once more as 32 · high + low, `[K]` bytes of each.
+ * One row of K activations as whole numbers: `[K]`, filled with zeros, its scales, each group's sum and, for 4-bit weights, the
+ * numbers once more as bytes.
  */
-export function roundRow(a: usize, K: usize, to: usize): void {
+export function roundRow(a: usize, kind: u32, K: usize, to: usize): void {
+  const most = mostOf(kind, false);
   const depth = padded(K);
   const blocks = blocksOf(K);
   const scales = to + depth * 2;
@@ -151,9 +169,9 @@ export function roundRow(a: usize, K: usize, to: usize): void {
   for (let b: usize = 0; b < blocks; b++) {
     const k0 = b * BLOCK;
     const count = min(BLOCK, K - k0);
-    const most = largest(a + k0 * 4, count);
-    store<f32>(scales + b * 4, most / MOST);
-    const factor = f32x4.splat(factorOf(most));
+    const range = largest(a + k0 * 4, count);
+    store<f32>(scales + b * 4, range / most);
+    const factor = f32x4.splat(factorOf(range, most));
     for (let k: usize = 0; k < count; k += 4) {
       const x = rounded(a + (k0 + k) * 4, count - k, factor, round);
       v128.store64_lane(to + (k0 + k) * 2, i16x8.narrow_i32x4_s(x, x), 0);
@@ -161,6 +179,7 @@ export function roundRow(a: usize, K: usize, to: usize): void {
   }
   const used = (K + 3) & ~3;
   memory.fill(to + used * 2, 0, (depth - used) * 2);
+  if (kind == Q8) return;
   const ones = i16x8.splat(1);
   for (let k: usize = 0; k < depth; k += GROUP) {
     let sum = i32x4.dot_i16x8_s(v128.load(to + k * 2), ones);
@@ -171,13 +190,9 @@ export function roundRow(a: usize, K: usize, to: usize): void {
     store<i32>(sums + k / 8, i32x4.extract_lane(sum, 0) + i32x4.extract_lane(sum, 1));
   }
   if (!ASC_FEATURE_RELAXED_SIMD) return;
-  const highs = sums + depth / 8;
-  const lows = highs + depth;
+  const bytes = sums + depth / 8;
   for (let k: usize = 0; k < depth; k += 16) {
-    const x = v128.load(to + k * 2), y = v128.load(to + k * 2, 16);
-    v128.store(highs + k, i8x16.narrow_i16x8_s(i16x8.shr_s(x, 5), i16x8.shr_s(y, 5)));
-    const rest = i16x8.splat(31);
-    v128.store(lows + k, i8x16.narrow_i16x8_s(v128.and(x, rest), v128.and(y, rest)));
+    v128.store(bytes + k, i8x16.narrow_i16x8_s(v128.load(to + k * 2), v128.load(to + k * 2, 16)));
   }
 }
 
@@ -464,7 +479,7 @@ export function rowRounded(
   const groups = padded(K) / GROUP;
   const scales = a + padded(K) * 2;
   const sums = scales + blocksOf(K) * 4;
-  const highs = sums + groups * 4;
+  const numbers = sums + groups * 4;
   for (let panel = panelBegin; panel < panelEnd; panel++) {
     const steps = b + panel * bytes;
     let block = steps + STEPS;
@@ -472,15 +487,15 @@ export function rowRounded(
     for (let g: usize = 0; g < groups;) {
       const last = min(groups, g + BLOCK / GROUP);
       const s = v128.load32_splat(scales + (g / (BLOCK / GROUP)) * 4);
-      v128.store(scratch, zero()), v128.store(scratch, zero(), 16);
-      v128.store(scratch, zero(), 32), v128.store(scratch, zero(), 48);
-      for (; g < last; g++, block += blockBytes(kind)) {
-        if (kind == Q8) {
-          groupOf8(a + g * (GROUP * 2), block, scratch);
-        } else {
-          const sum = v128.load32_splat(sums + g * 4);
-          if (ASC_FEATURE_RELAXED_SIMD) groupOf4Relaxed(highs + g * GROUP, padded(K), sum, block, scratch);
-          else groupOf4(a + g * (GROUP * 2), sum, block, scratch);
+      if (ASC_FEATURE_RELAXED_SIMD && kind == Q4) {
+        blockOf4Relaxed(numbers + g * GROUP, sums + g * 4, last - g, block, scratch);
+        block += (last - g) * blockBytes(kind), g = last;
+      } else {
+        v128.store(scratch, zero()), v128.store(scratch, zero(), 16);
+        v128.store(scratch, zero(), 32), v128.store(scratch, zero(), 48);
+        for (; g < last; g++, block += blockBytes(kind)) {
+          if (kind == Q8) groupOf8(a + g * (GROUP * 2), block, scratch);
+          else groupOf4(a + g * (GROUP * 2), v128.load32_splat(sums + g * 4), block, scratch);
         }
       }
       y0 = fma(f32x4.convert_i32x4_s(v128.load(scratch)), s, y0);
@@ -560,45 +575,58 @@ function dot8(c: v128, x: v128, w: v128): v128 {
   return i16x8.add(c, i16x8.relaxed_dot_i8x16_i7x16_s(x, w));
 }
 
-/**
- * The same by 8-bit products: a 4-bit code times a byte stays so small that a group's sums hold in 16 bits. The same
- * whole numbers come out. All sixteen columns at once, for what spreads the activations counts (two times eight, and offsets by
- * themselves: 18.3 instead of 22.9 G weights/s on a Zen 4 core).
- *
- * @param highs The group's activations divided by 32; what is left of each lies `lows` bytes on.
- */
+/** c + the products of eight rows: four rows' codes are the lower halves of bytes, the next four's the upper ones. */
 // @ts-ignore: decorator
 @inline
-function groupOf4Relaxed(highs: usize, lows: usize, sum: v128, block: usize, to: usize): void {
-  let h0 = zero(), h1 = zero(), h2 = zero(), h3 = zero(), l0 = zero(), l1 = zero(), l2 = zero(), l3 = zero();
-  const mask = constant(0);
-  let x = highs;
-  let p = block + Q4_CODES;
-  for (const end = p + 256; p < end; p += 64, x += 8) {
-    // Four rows' activations, and the next four's, whose codes are the upper halves of the same bytes.
-    const h = v128.load32_splat(x), l = v128.load32_splat(x + lows);
-    const nextH = v128.load32_splat(x + 4), nextL = v128.load32_splat(x + lows + 4);
-    let codes = v128.load(p), u = v128.and(codes, mask), v = v128.and(i16x8.shr_u(codes, 4), mask);
-    h0 = dot8(dot8(h0, h, u), nextH, v), l0 = dot8(dot8(l0, l, u), nextL, v);
-    codes = v128.load(p + 16), u = v128.and(codes, mask), v = v128.and(i16x8.shr_u(codes, 4), mask);
-    h1 = dot8(dot8(h1, h, u), nextH, v), l1 = dot8(dot8(l1, l, u), nextL, v);
-    codes = v128.load(p + 32), u = v128.and(codes, mask), v = v128.and(i16x8.shr_u(codes, 4), mask);
-    h2 = dot8(dot8(h2, h, u), nextH, v), l2 = dot8(dot8(l2, l, u), nextL, v);
-    codes = v128.load(p + 48), u = v128.and(codes, mask), v = v128.and(i16x8.shr_u(codes, 4), mask);
-    h3 = dot8(dot8(h3, h, u), nextH, v), l3 = dot8(dot8(l3, l, u), nextL, v);
-  }
-  addShifted(joined(h0, l0), sum, block, 0, to), addShifted(joined(h1, l1), sum, block, 16, to);
-  addShifted(joined(h2, l2), sum, block, 32, to), addShifted(joined(h3, l3), sum, block, 48, to);
+function eightRows(c: v128, codes: v128, x: v128, next: v128, mask: v128): v128 {
+  return dot8(dot8(c, x, v128.and(codes, mask)), next, v128.and(i16x8.shr_u(codes, 4), mask));
 }
 
-/** Four columns' sums, 32 · high + low. */
+/** y + four columns' pairs of sums times their ratios − Σ x times their offsets; ratios lie twice, offsets alone in 32 bits. */
 // @ts-ignore: decorator
 @inline
-function joined(high: v128, low: v128): v128 {
-  return i32x4.add(
-    i32x4.shl(i32x4.extadd_pairwise_i16x8_s(high), 5),
-    i32x4.extadd_pairwise_i16x8_s(low),
-  );
+function scaled4(y: v128, pairs: v128, ratios: v128, offsets: v128, sum: v128): v128 {
+  return i32x4.sub(i32x4.add(y, i32x4.dot_i16x8_s(pairs, ratios)), i32x4.dot_i16x8_s(offsets, sum));
+}
+
+/**
+ * A panel's sums over a block of groups, by 8-bit products of activations that are bytes: a 4-bit code times a byte stays so
+ * small that a group's pairs of sums hold in 16 bits. The same whole numbers come out as of {@linkcode groupOf4}. All sixteen
+ * columns at once, for what spreads the activations counts.
+ *
+ * @param x The activations as bytes.
+ * @param sums Each group's Σ x.
+ */
+function blockOf4Relaxed(x: usize, sums: usize, groups: usize, block: usize, to: usize): void {
+  let y0 = zero(), y1 = zero(), y2 = zero(), y3 = zero();
+  const mask = constant(0);
+  for (const end = sums + groups * 4; sums < end; sums += 4, block += blockBytes(Q4)) {
+    let a = zero(), b = zero(), c = zero(), d = zero();
+    let p = block + Q4_CODES;
+    for (const last = p + 256; p < last; p += 128, x += 16) {
+      // One load, for V8 checks every one's bounds.
+      const rows = v128.load(x);
+      let s = lane0(rows), t = lane1(rows);
+      a = eightRows(a, v128.load(p), s, t, mask);
+      b = eightRows(b, v128.load(p, 16), s, t, mask);
+      c = eightRows(c, v128.load(p, 32), s, t, mask);
+      d = eightRows(d, v128.load(p, 48), s, t, mask);
+      s = lane2(rows), t = lane3(rows);
+      a = eightRows(a, v128.load(p, 64), s, t, mask);
+      b = eightRows(b, v128.load(p, 80), s, t, mask);
+      c = eightRows(c, v128.load(p, 96), s, t, mask);
+      d = eightRows(d, v128.load(p, 112), s, t, mask);
+    }
+    const sum = v128.load32_splat(sums);
+    const ratios = v128.load(block);
+    const r0 = i16x8.extend_low_i8x16_u(ratios), r1 = i16x8.extend_high_i8x16_u(ratios);
+    const o0 = v128.load(block, 16), o1 = v128.load(block, 32);
+    y0 = scaled4(y0, a, v128.shuffle<i16>(r0, r0, 0, 0, 1, 1, 2, 2, 3, 3), i32x4.extend_low_i16x8_u(o0), sum);
+    y1 = scaled4(y1, b, v128.shuffle<i16>(r0, r0, 4, 4, 5, 5, 6, 6, 7, 7), i32x4.extend_high_i16x8_u(o0), sum);
+    y2 = scaled4(y2, c, v128.shuffle<i16>(r1, r1, 0, 0, 1, 1, 2, 2, 3, 3), i32x4.extend_low_i16x8_u(o1), sum);
+    y3 = scaled4(y3, d, v128.shuffle<i16>(r1, r1, 4, 4, 5, 5, 6, 6, 7, 7), i32x4.extend_high_i16x8_u(o1), sum);
+  }
+  v128.store(to, y0), v128.store(to, y1, 16), v128.store(to, y2, 32), v128.store(to, y3, 48);
 }
 
 /** Four columns' sums, from column j / 4, times their ratios, less `sum` times their offsets, added to what `to` holds. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Backend } from "../../src/tensor/backend.ts";
+import type { WeightFormat } from "../../src/tensor/tensor.ts";
 
 /** One backend under test. */
 export interface Candidate {
@@ -14,11 +15,11 @@ export interface Candidate {
   /** Whether it is not to be had on this machine; its tests are then shown as ignored. */
   ignore: boolean;
   /**
-   * Largest error of an activation that meets a q8 or q4 weight, relative to the largest in its row:
-   * 0 where kernels keep activations in floats; on WASM they are rounded to 12 bits, and weights that are summed over
-   * their other way to 13.
+   * Largest error of an activation that meets a weight of a format, relative to the largest in its row: 0 where kernels keep
+   * activations in floats; on WASM q8 rounds them to 12 bits, q4 to 8 (the transpose's, to 12), and weights that are summed
+   * over their other way to 13.
    */
-  activationStep: number;
+  activationStep(format: WeightFormat, transposed: boolean): number;
 }
 
 /**
@@ -41,7 +42,10 @@ export async function candidates(): Promise<Candidate[]> {
       return await openWasmBackend({ instructionSet, threads: 1, wide });
     },
     ignore: false,
-    activationStep: 0.5 / 2047 + 0.5 / 4064,
+    activationStep(format, transposed) {
+      if (format !== "q8" && format !== "q4") return 0;
+      return 0.5 / (format === "q4" && !transposed ? 127 : 2047) + 0.5 / 4064;
+    },
   });
   return [
     wasm("strict"),
@@ -68,7 +72,7 @@ export async function candidates(): Promise<Candidate[]> {
         return await createWebGpuBackend(adapter, JSON.parse(Deno.env.get("WHET_TEST_WEBGPU") ?? "{}"));
       },
       ignore: adapter === null && !expected,
-      activationStep: 0,
+      activationStep: () => 0,
     },
   ];
 }

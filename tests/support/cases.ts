@@ -96,11 +96,12 @@ function matmul(lab: Lab, chosen: {
   format?: WeightFormat;
   axis?: GroupAxis;
   epilogue?: { accumulate?: true; bias?: true; activation?: "gelu"; residual?: "another" | "itself" };
-}, activationStep = 0): void {
+}, activationStep: Candidate["activationStep"] = () => 0): void {
   const { size: [M, N, K], transposeA, transposeB, alpha, format, axis, epilogue = {} } = chosen;
   const { absolute, relative } = sumOf(K + 2);
-  // Activations in 8 bits are off by at most a step each; in the sum of K those errors mostly cancel.
-  const tolerance = { absolute: absolute + activationStep * 4 * Math.sqrt(K), relative };
+  // Rounded activations are off by at most a step each; in the sum of K those errors mostly cancel.
+  const step = format ? activationStep(format, !!transposeB !== (axis === 1)) : 0;
+  const tolerance = { absolute: absolute + step * 4 * Math.sqrt(K), relative };
   const changes = epilogue.accumulate || epilogue.residual === "itself";
   const out = changes ? lab.updated([M, N], tolerance) : lab.output([M, N], tolerance);
   const [rows, columns] = transposeB ? [N, K] : [K, N];
@@ -354,7 +355,7 @@ export function suite(
     "matmul with packed weights": {
       ...cases(
         { size: PRODUCTS, format: ["f32", "f16", "q8", "q4"], transposeB: [false, true] } as const,
-        (lab, chosen) => matmul(lab, chosen, /q/.test(chosen.format) ? activationStep : 0),
+        (lab, chosen) => matmul(lab, chosen, activationStep),
       ),
       ...cases(
         { size: PRODUCTS, format: ["q8", "q4"], transposeB: [false, true], axis: [1] } as const,
@@ -367,7 +368,7 @@ export function suite(
           epilogue: EPILOGUES,
           alpha: [0.375],
         } as const,
-        (lab, chosen) => matmul(lab, chosen, /q/.test(chosen.format) ? activationStep : 0),
+        (lab, chosen) => matmul(lab, chosen, activationStep),
       ),
     },
     "embedding": cases(

@@ -198,7 +198,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     if (M === 1 && !transposed) {
       const { scratch, stride } = this.scratch(64, bytes);
       const activations = scratch - bytes;
-      this.call.roundRow(a, K, activations);
+      this.call.roundRow(a, kind, K, activations);
       this.share(
         { kernel: "rowRounded", cost: ROUNDED_OF_ONE[b.format] * K * PANEL, stride },
         ...[activations, weight.pointer, kind, out, N, K, ...after, scratch, 0, panels] as const,
@@ -214,7 +214,10 @@ export class WasmBackend extends Store implements tensor.Backend {
     }
     const { scratch, stride } = this.scratch(this.call.roundedScratch(M, N) >>> 0, bytes);
     const activations = scratch - bytes;
-    this.share({ kernel: "roundRows", cost: 0.5 * K }, ...[a, M, K, activations, 0, M] as const);
+    this.share(
+      { kernel: "roundRows", cost: 0.5 * K },
+      ...[a, kind, transposed, M, K, activations, 0, M] as const,
+    );
     const product = {
       ...{ M, N, K, multiple: 4, height: this.call.roundedRows(M) >>> 0 },
       ...{ pack: 0, bring: transposed ? 0.2 : 0.1 },

@@ -53,6 +53,8 @@ export interface PoolOptions {
   patience: number;
 }
 
+/** What a worker costs that was here before, of what a new one does. */
+const AGAIN = 0.05;
 /** Milliseconds that the calling thread spins for the last tiles before it sleeps. */
 const SPIN = 0.05;
 /** The most threads of a pool. */
@@ -97,6 +99,8 @@ export class Pool implements Disposable {
   readonly threads: number;
   /** Nanoseconds of work that could have been shared, since a worker was last called. */
   #work = 0;
+  /** The most workers that there were. */
+  #most = 0;
   /** The same since workers fell asleep. */
   #missed = 0;
   /** Whether workers can still be called. */
@@ -134,9 +138,11 @@ export class Pool implements Disposable {
    */
   joins(work: number): boolean {
     const here = this.here;
+    if (here > this.#most) this.#most = here;
     if (this.#open && here < this.threads - 1) {
       this.#work += work;
-      if (this.#work >= this.#options.price) {
+      // Who had that much to do before will have it again.
+      if (this.#work >= this.#options.price * (here < this.#most ? AGAIN : 1)) {
         this.#work = 0;
         this.#call();
       }
