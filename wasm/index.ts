@@ -12,6 +12,7 @@ export {
   cachedRowsScratch,
 } from "./cached_attention";
 export { disentangledAttention, disentangledAttentionScratch } from "./disentangled_attention";
+export { dotsBytes, dotsHeight, dotsOf, dotsRow, dotsRows, dotsScratch, matmulDots, rowDots } from "./dots";
 export { crossEntropy } from "./loss";
 export { layerNorm, layerNormBackward, layerNormWeightGradient } from "./norm";
 export { lowRankRows, lowRankRowsScratch } from "./low_rank";

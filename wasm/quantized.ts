@@ -44,6 +44,9 @@ function mostOf(kind: u32, transposed: bool): f32 {
  */
 const CONSTANTS: usize = memory.data<u32>([0x0f0f0f0f, 0xffff, 0x4b400000, 0x000f000f, 0x00ff00ff]);
 
+/** Where the number lies that rounds. */
+export const ROUNDING: usize = CONSTANTS + 8;
+
 // @ts-ignore: decorator
 @inline
 function constant(i: usize): v128 {
@@ -52,7 +55,7 @@ function constant(i: usize): v128 {
 
 // @ts-ignore: decorator
 @inline
-function padded(K: usize): usize {
+export function padded(K: usize): usize {
   return (K + GROUP - 1) & ~(GROUP - 1);
 }
 
@@ -71,7 +74,7 @@ export function activationBytes(M: usize, K: usize): usize {
 /** Four numbers times a factor as whole numbers. */
 // @ts-ignore: decorator
 @inline
-function rounded(p: usize, count: usize, factor: v128, round: v128): v128 {
+export function rounded(p: usize, count: usize, factor: v128, round: v128): v128 {
   let x = v128.load(p);
   if (count < 4) {
     x = v128.load32_zero(p);
@@ -82,7 +85,7 @@ function rounded(p: usize, count: usize, factor: v128, round: v128): v128 {
 }
 
 /** The largest |x| of `count` numbers; NaN if one is. */
-function largest(x: usize, count: usize): f32 {
+export function largest(x: usize, count: usize): f32 {
   let most = zero();
   let i: usize = 0;
   for (; i + 4 <= count; i += 4) most = f32x4.max(most, f32x4.abs(v128.load(x + i * 4)));
@@ -513,7 +516,7 @@ export function rowRounded(
 /** Neighbouring lanes' sums: four columns' out of two vectors that hold two of each. */
 // @ts-ignore: decorator
 @inline
-function folded(low: v128, high: v128): v128 {
+export function folded(low: v128, high: v128): v128 {
   return i32x4.add(v128.shuffle<i32>(low, high, 0, 2, 4, 6), v128.shuffle<i32>(low, high, 1, 3, 5, 7));
 }
 

@@ -121,9 +121,9 @@ export async function createBackend(
  * @returns What was found, and what `auto` picks and why.
  */
 export async function describeBackends(): Promise<BackendDescriptions> {
-  const [{ supports }, { describe }, { cores }, { describeTurbo }] = await Promise.all([
+  const [{ supports }, { describe }, { cores }, { describeTurbo }, { findDots }] = await Promise.all([
     ...[import("./wasm/instance.ts"), import("./wasm/backend.ts")] as const,
-    ...[import("./wasm/pool.ts"), import("./wasm/turbo.ts")] as const,
+    ...[import("./wasm/pool.ts"), import("./wasm/turbo.ts"), import("./wasm/dots.ts")] as const,
   ]);
   const instructionSet = (["relaxed", "strict"] as const).find(supports);
   const turbo = instructionSet
@@ -131,7 +131,7 @@ export async function describeBackends(): Promise<BackendDescriptions> {
     : { active: false, gain: 0 };
   const wasm: WasmDescription = {
     description: instructionSet
-      ? describe(instructionSet, cores(), turbo.active)
+      ? describe(instructionSet, cores(), await findDots(instructionSet), turbo.active)
       : "WebAssembly without SIMD: cannot be used",
     ...{ instructionSet, turbo },
     maximumBytes: 65536 * 65536,

@@ -17,7 +17,7 @@ export interface Candidate {
   /**
    * Largest error of an activation that meets a weight of a format, relative to the largest in its row: 0 where kernels keep
    * activations in floats; on WASM q8 rounds them to 12 bits, q4 to 8 (the transpose's, to 12), and weights that are summed
-   * over their other way to 13.
+   * over their other way to 13; where the processor has dot products of bytes, q8 rounds both to 8.
    */
   activationStep(format: WeightFormat, transposed: boolean): number;
 }
@@ -35,6 +35,8 @@ export async function candidates(): Promise<Candidate[]> {
   const adapter = await navigator.gpu?.requestAdapter() ?? null;
   const expected = Deno.env.get("WHET_EXPECT_WEBGPU") === "1";
   const wide = Deno.env.get("WHET_TEST_WIDE") === "1" || undefined;
+  const { findDots } = await import("../../src/backend/wasm/dots.ts");
+  const dots = { strict: "none", relaxed: await findDots("relaxed").catch(() => "none") };
   const wasm = (instructionSet: "strict" | "relaxed"): Candidate => ({
     name: `wasm ${instructionSet}`,
     async create() {
@@ -44,6 +46,7 @@ export async function candidates(): Promise<Candidate[]> {
     ignore: false,
     activationStep(format, transposed) {
       if (format !== "q8" && format !== "q4") return 0;
+      if (format === "q8" && dots[instructionSet] !== "none") return (transposed ? 2 : 1) * 0.5 / 127;
       return 0.5 / (format === "q4" && !transposed ? 127 : 2047) + 0.5 / 4064;
     },
   });

@@ -14,6 +14,7 @@ import type * as tensor from "../../tensor/backend.ts";
 import { PackedMatrix, type Tensor } from "../../tensor/tensor.ts";
 import { expect, expectBelow, extents, matrixExtents, sequences } from "./checks.ts";
 import { type Call, call } from "./dispatch.ts";
+import { type Dots, dotsOf, FLIP } from "./dots.ts";
 import { compile, type InstructionSet } from "./instance.ts";
 import { canShare, cores, MOST_THREADS } from "./pool.ts";
 import { aligned, KINDS, PANEL, Store, type Threads } from "./store.ts";
@@ -34,6 +35,8 @@ const PRODUCT_OF_ONE = [0.1, 0.1, 0, 0, 0.3];
 const ROUNDED = 0.028;
 const ROUNDED_WIDE = 0.016;
 const ROUNDED_OF_ONE: Record<string, number> = { q8: 0.04, q4: 0.04 };
+/** The same by dot products of bytes, where the processor has them. */
+const DOTTED = 0.012;
 /** Nanoseconds to bring a number of b to where it is multiplied, by storage format; every block of rows does. */
 const BRING = [0.05, 0.15, 0, 0, 0.25];
 /** The same of bᵀ. */
@@ -74,8 +77,8 @@ export async function createWasmBackend(
 
 /** {@linkcode createWasmBackend} with the pool's settings and the tiles in reach, for tests and measurements. */
 export async function openWasmBackend(
-  { instructionSet, threads: wanted, wide, ...settings }:
-    & { instructionSet?: InstructionSet; wide?: boolean }
+  { instructionSet, threads: wanted, wide, dots, ...settings }:
+    & { instructionSet?: InstructionSet; wide?: boolean; dots?: Dots }
     & Partial<Threads> = {},
 ): Promise<WasmBackend> {
   if (wanted !== undefined && !(Number.isInteger(wanted) && wanted >= 1 && wanted <= MOST_THREADS)) {
@@ -87,14 +90,16 @@ export async function openWasmBackend(
   const threads = wanted === undefined ? cores() : canShare() ? wanted : 1;
   const { set, module } = await compile(instructionSet, threads > 1);
   const turbo = wide === undefined ? turboOf(module) : new Turbo(wide);
-  return new WasmBackend(module, set, { threads, ...settings }, turbo);
+  return new WasmBackend(module, set, { threads, ...settings }, turbo, dots);
 }
 
-/** A build, a number of threads and whether 256 bits are in use, in words. */
-export function describe(set: InstructionSet, threads: number, turbo: boolean): string {
-  return `SIMD WebAssembly, ${set}, ${threads} thread${threads > 1 ? "s" : ""}${
-    turbo ? ", 256-bit (turbo)" : ""
-  }`;
+/** A build, a number of threads, what 8-bit products are made of and whether 256 bits are in use, in words. */
+export function describe(set: InstructionSet, threads: number, dots: Dots, turbo: boolean): string {
+  return [
+    `SIMD WebAssembly, ${set}, ${threads} thread${threads > 1 ? "s" : ""}`,
+    ...dots === "none" ? [] : ["8-bit dot products"],
+    ...turbo ? ["256-bit (turbo)"] : [],
+  ].join(", ");
 }
 
 /** {@linkcode tensor.Backend} over one linear memory. */
@@ -102,21 +107,30 @@ export class WasmBackend extends Store implements tensor.Backend {
   readonly name = "wasm";
   readonly #set: InstructionSet;
   readonly #turbo: Turbo;
+  readonly #dots: Dots;
 
   /**
    * @param module A compiled build of the kernels.
    * @param set Which build it is.
    * @param threads How many threads.
    * @param turbo Whether to compute products 16 columns at once.
+   * @param dots How to multiply by 8-bit weights; by default as the processor can.
    */
-  constructor(module: WebAssembly.Module, set: InstructionSet, threads: Threads, turbo = turboOf(module)) {
+  constructor(
+    module: WebAssembly.Module,
+    set: InstructionSet,
+    threads: Threads,
+    turbo = turboOf(module),
+    dots?: Dots,
+  ) {
     super(module, threads);
     this.#set = set;
     this.#turbo = turbo;
+    this.#dots = dots ?? dotsOf(this.call);
   }
 
   get description(): string {
-    return describe(this.#set, this.pool?.strength ?? 1, this.#turbo.active);
+    return describe(this.#set, this.pool?.strength ?? 1, this.#dots, this.#turbo.active);
   }
 
   matmul(args: tensor.MatmulArgs): void {
@@ -141,6 +155,9 @@ export class WasmBackend extends Store implements tensor.Backend {
     // Packed along its columns, a matrix is its own transpose to the kernels.
     const transposed = packed ? transposeB !== (b.axis === 1) : transposeB;
     const wide = M > 1 && this.#turbo.takes(M * N * K, () => this.#measure());
+    if (packed && b.format === "q8" && this.#dots !== "none") {
+      return this.#dotted(args, b, transposed, M, N, K);
+    }
     if (packed && (b.format === "q8" || b.format === "q4")) {
       return this.#rounded(args, b, transposed, M, N, K, wide);
     }
@@ -231,6 +248,45 @@ export class WasmBackend extends Store implements tensor.Backend {
       },
       ...[activations, weight.pointer, kind, transposed, out, M, N, K, ...after] as const,
       ...[scratch, 0, M, 0, panels] as const,
+    );
+  }
+
+  /** A product with an 8-bit weight by the processor's dot products of bytes. */
+  #dotted(
+    args: tensor.MatmulArgs,
+    b: PackedMatrix,
+    transposed: boolean,
+    M: number,
+    N: number,
+    K: number,
+  ): void {
+    const flip = FLIP[this.#dots];
+    const { pointer } = this.alive(b.memory, "matmul: b");
+    const a = this.at(args.a, "matmul: a");
+    const out = this.at(args.out, "matmul: out");
+    const after = [args.alpha ?? 1, ...this.#epilogue(args, M, N, false)] as const;
+    const panels = Math.ceil(N / PANEL);
+    const bytes = aligned(this.call.dotsBytes(M, K) >>> 0);
+    if (M === 1 && !transposed) {
+      const { scratch, stride } = this.scratch(64, bytes);
+      const activations = scratch - bytes;
+      this.call.dotsRow(a, flip, K, activations);
+      this.share(
+        { kernel: "rowDots", cost: ROUNDED_OF_ONE.q8 * K * PANEL, stride },
+        ...[activations, pointer, flip, out, N, K, ...after, scratch, 0, panels] as const,
+      );
+      return;
+    }
+    const { scratch, stride } = this.scratch(this.call.dotsScratch(M, K, transposed) >>> 0, bytes);
+    const activations = scratch - bytes;
+    this.share({ kernel: "dotsRows", cost: 0.5 * K }, ...[a, flip, M, K, activations, 0, M] as const);
+    const product = {
+      ...{ M, N, K, multiple: 4, height: this.call.dotsHeight(M) >>> 0 },
+      ...{ pack: 0, bring: transposed ? 0.25 : 0.01 },
+    };
+    this.share(
+      { kernel: "matmulDots", cost: DOTTED * Math.max(1, 4 / M), stride, product },
+      ...[activations, pointer, flip, transposed, out, M, N, K, ...after, scratch, 0, M, 0, panels] as const,
     );
   }
 
