@@ -401,11 +401,17 @@ function sliceTransposed(
         let code = from + p * bytes + at + inGroup + q * 64;
         let scale = columnScales + p * 64;
         let number = numbers + p * (PANEL * 16);
-        for (const end = code + 64; code < end; code += 4, scale += 4, number += 16) {
-          const whole = i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(code)));
-          const value = f32x4.mul(f32x4.convert_i32x4_s(whole), v128.load32_splat(scale));
-          v128.store(number, value);
-          most = f32x4.max(most, f32x4.abs(value));
+        for (const end = code + 64; code < end; code += 16, scale += 16, number += 64) {
+          const bytes = v128.load(code); // four columns' four rows
+          const low = i16x8.extend_low_i8x16_s(bytes), high = i16x8.extend_high_i8x16_s(bytes);
+          const four = v128.load(scale);
+          const v0 = f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(low)), lane0(four));
+          const v1 = f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(low)), lane1(four));
+          const v2 = f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(high)), lane2(four));
+          const v3 = f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(high)), lane3(four));
+          v128.store(number, v0), v128.store(number, v1, 16), v128.store(number, v2, 32), v128.store(number, v3, 48);
+          const m01 = f32x4.max(f32x4.abs(v0), f32x4.abs(v1)), m23 = f32x4.max(f32x4.abs(v2), f32x4.abs(v3));
+          most = f32x4.max(most, f32x4.max(m01, m23));
         }
       }
       v128.store(scales + q * 16, f32x4.div(most, f32x4.splat(MOST)));
