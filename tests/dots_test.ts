@@ -8,10 +8,12 @@ import { openWasmBackend } from "../src/backend/wasm/backend.ts";
 import { type Dots, findDots } from "../src/backend/wasm/dots.ts";
 import { GPT2 } from "../src/gpt2.ts";
 import { Lora } from "../src/model/lora.ts";
+import { RewardModel } from "../src/score/reward.ts";
 import type { Backend } from "../src/tensor/backend.ts";
 import { train } from "../src/train/trainer.ts";
 import { suite } from "./support/cases.ts";
 import { type Case, compare, Lab } from "./support/lab.ts";
+import { EXPECTED, withModel } from "./support/deberta.ts";
 import { fixture } from "./support/models.ts";
 
 const KINDS = ["unsigned", "signed"] as const;
@@ -176,6 +178,17 @@ for (const dots of KINDS) {
     },
   });
 }
+
+Deno.test("what asks for more than eight bits of its rows gets them, as rewards do", () =>
+  withModel(EXPECTED.cases["as DeBERTa-v3"], async (directory) => {
+    const scores = [];
+    for (const dots of ["none", "unsigned"] as const) {
+      using backend = await open(dots);
+      using reward = await RewardModel.load(directory, { backend, weights: "q8" });
+      scores.push(await reward.score(EXPECTED.pairs));
+    }
+    assertEquals(scores[0], scores[1]);
+  }));
 
 Deno.test("an 8-bit base trains by dot products as it does without", async () => {
   const losses: number[][] = [];

@@ -39,6 +39,8 @@ export interface MatmulArgs {
   activation?: "gelu";
   /** (M, N), added last; it may be `out` itself. */
   residual?: Tensor;
+  /** Leaves rows of `a` that meet a q8 `b` more than eight bits, even where the fastest product takes no more. */
+  precise?: boolean;
 }
 
 /** out[t] = wte[tokens[t]] + wpe[positions[t]]. */

@@ -156,7 +156,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     // Packed along its columns, a matrix is its own transpose to the kernels.
     const transposed = packed ? transposeB !== (b.axis === 1) : transposeB;
     const wide = M > 1 && this.#turbo.takes(M * N * K, () => this.#measure());
-    if (packed && b.format === "q8" && this.#dots !== "none") {
+    if (packed && b.format === "q8" && this.#dots !== "none" && !args.precise) {
       return this.#dotted(args, b, transposed, M, N, K);
     }
     if (packed && (b.format === "q8" || b.format === "q4")) {

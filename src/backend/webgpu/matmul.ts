@@ -70,7 +70,8 @@ function product(gpu: Gpu, args: MatmulArgs, b: Parts, part: number, m: number, 
   const format = String(b.variant.FORMAT);
   const quads = M * Math.ceil(columns / 4);
   const mostSplits = Math.floor(Math.min(gpu.maxBindingBytes, PARTIAL_BYTES) / (quads * 16));
-  const codes = arithmetic === "i8" && M > VECTOR_ROWS && codesFit(gpu, b, transposeB, M, K);
+  const codes = arithmetic === "i8" && M > VECTOR_ROWS && !(args.precise && format === "q8") &&
+    codesFit(gpu, b, transposeB, M, K);
   const { kernel, constants, height, width, splits, depth } = plan(
     shapes,
     { M, N: columns, K, transposeA, transposeB, format, codes, mostSplits },
