@@ -339,8 +339,11 @@ Deno.test("a process ends by itself, whatever becomes of its backend, with no pe
   ];
   await Promise.all(endings.map(async ([name, after, status]) => {
     const file = sandbox.write(`${name}.ts`, script("{ threads: 3, price: 0 }", after));
+    const begin = performance.now();
     const { code, stdout, stderr } = await sandbox.run("run", "--no-prompt", "--no-check", file);
     assertEquals(code, status, stderr);
+    // Workers wait for half a minute, and nobody for them.
+    assert(performance.now() - begin < 15_000, name);
     assertMatch(stdout, /^true 2 SIMD WebAssembly, relaxed.*, 3 threads$/m, name);
   }));
 });

@@ -19,6 +19,7 @@ export { lowRankRows, lowRankRowsScratch } from "./low_rank";
 export { constantsEnd, pages } from "./memory";
 export { matmul, matmulRows, matmulScratch } from "./matmul";
 export { measureRows } from "./codes";
+export { matmulNibbles, nibbleBytes, nibbleHeight, nibbleRows, nibbleScratch } from "./nibbles";
 export {
   activationBytes,
   matmulRounded,

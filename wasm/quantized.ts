@@ -17,14 +17,15 @@
 import { blockBytes, codesPanelBytes, GROUP, offsetsAt, Q4_CODES, Q8_CODES, ratiosAt, STEPS } from "./codes";
 import { Q4, Q8 } from "./formats";
 import { finish, WIDE } from "./matmul";
-import { fma, lane0, lane1, lane2, lane3, zero } from "./simd";
+import { blockOfNibbles } from "./nibbles";
+import { fma, zero } from "./simd";
 import { dot, tileRounded, tileRoundedWide } from "./tile_rounded";
 import { PANEL } from "./weights";
 
 /** Columns of `a` that share a scale, rows of a slice. */
 // @ts-ignore: decorator
 @inline
-const BLOCK: usize = 256;
+export const BLOCK: usize = 256;
 /** Rows of a tile. */
 // @ts-ignore: decorator
 @inline
@@ -44,8 +45,9 @@ function mostOf(kind: u32, transposed: bool): f32 {
  */
 const CONSTANTS: usize = memory.data<u32>([0x0f0f0f0f, 0xffff, 0x4b400000, 0x000f000f, 0x00ff00ff]);
 
-/** Where the number lies that rounds. */
+/** Where the number lies that rounds, and where the mask of bytes' low halves. */
 export const ROUNDING: usize = CONSTANTS + 8;
+export const LOW_HALVES: usize = CONSTANTS;
 
 // @ts-ignore: decorator
 @inline
@@ -61,7 +63,7 @@ export function padded(K: usize): usize {
 
 // @ts-ignore: decorator
 @inline
-function blocksOf(K: usize): usize {
+export function blocksOf(K: usize): usize {
   return (K + BLOCK - 1) / BLOCK;
 }
 
@@ -98,7 +100,7 @@ export function largest(x: usize, count: usize): f32 {
 /** What a block's numbers are multiplied by to be at most `most`; 0 where all are 0, or so small that they may pass for it. */
 // @ts-ignore: decorator
 @inline
-function factorOf(largest: f32, most: f32): f32 {
+export function factorOf(largest: f32, most: f32): f32 {
   return largest > 1e-30 ? most / largest : 0;
 }
 
@@ -192,7 +194,6 @@ export function roundRow(a: usize, kind: u32, K: usize, to: usize): void {
     sum = i32x4.add(sum, v128.shuffle<i32>(sum, sum, 2, 3, 0, 1));
     store<i32>(sums + k / 8, i32x4.extract_lane(sum, 0) + i32x4.extract_lane(sum, 1));
   }
-  if (!ASC_FEATURE_RELAXED_SIMD) return;
   const bytes = sums + depth / 8;
   for (let k: usize = 0; k < depth; k += 16) {
     v128.store(bytes + k, i8x16.narrow_i16x8_s(v128.load(to + k * 2), v128.load(to + k * 2, 16)));
@@ -298,7 +299,7 @@ export function matmulRounded(
 /** Multiplies 16 columns by their steps. */
 // @ts-ignore: decorator
 @inline
-function scaleColumns(strip: usize, rows: usize, steps: usize): void {
+export function scaleColumns(strip: usize, rows: usize, steps: usize): void {
   const s0 = v128.load(steps), s1 = v128.load(steps, 16), s2 = v128.load(steps, 32), s3 = v128.load(steps, 48);
   for (let r: usize = 0; r < rows; r++, strip += 64) {
     v128.store(strip, f32x4.mul(v128.load(strip), s0));
@@ -490,16 +491,13 @@ export function rowRounded(
     for (let g: usize = 0; g < groups;) {
       const last = min(groups, g + BLOCK / GROUP);
       const s = v128.load32_splat(scales + (g / (BLOCK / GROUP)) * 4);
-      if (ASC_FEATURE_RELAXED_SIMD && kind == Q4) {
-        blockOf4Relaxed(numbers + g * GROUP, sums + g * 4, last - g, block, scratch);
+      if (kind == Q4) {
+        blockOfNibbles(numbers + g * GROUP, sums + g * 4, last - g, block, scratch);
         block += (last - g) * blockBytes(kind), g = last;
       } else {
         v128.store(scratch, zero()), v128.store(scratch, zero(), 16);
         v128.store(scratch, zero(), 32), v128.store(scratch, zero(), 48);
-        for (; g < last; g++, block += blockBytes(kind)) {
-          if (kind == Q8) groupOf8(a + g * (GROUP * 2), block, scratch);
-          else groupOf4(a + g * (GROUP * 2), v128.load32_splat(sums + g * 4), block, scratch);
-        }
+        for (; g < last; g++, block += blockBytes(kind)) groupOf8(a + g * (GROUP * 2), block, scratch);
       }
       y0 = fma(f32x4.convert_i32x4_s(v128.load(scratch)), s, y0);
       y1 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 16)), s, y1);
@@ -543,100 +541,4 @@ function groupOf8(x: usize, block: usize, to: usize): void {
   }
   addRatios(folded(a0, a1), block, 0, to), addRatios(folded(b0, b1), block, 16, to);
   addRatios(folded(c0, c1), block, 32, to), addRatios(folded(d0, d1), block, 48, to);
-}
-
-/** The same of x · (ratio · code − offset), with 4-bit codes; `sum` is Σ x. */
-// @ts-ignore: decorator
-@inline
-function groupOf4(x: usize, sum: v128, block: usize, to: usize): void {
-  let a0 = zero(), a1 = zero(), b0 = zero(), b1 = zero(), c0 = zero(), c1 = zero(), d0 = zero(), d1 = zero();
-  const mask = constant(0);
-  let p = block + Q4_CODES;
-  for (const end = p + 256; p < end; p += 64, x += 16) {
-    const s = v128.load64_splat(x), t = v128.load64_splat(x + 8);
-    let w = v128.load(p), l = v128.and(w, mask), h = v128.and(i32x4.shr_u(w, 4), mask);
-    a0 = dot(i16x8.extend_low_i8x16_u(l), s, a0), a1 = dot(i16x8.extend_high_i8x16_u(l), s, a1);
-    a0 = dot(i16x8.extend_low_i8x16_u(h), t, a0), a1 = dot(i16x8.extend_high_i8x16_u(h), t, a1);
-    w = v128.load(p + 16), l = v128.and(w, mask), h = v128.and(i32x4.shr_u(w, 4), mask);
-    b0 = dot(i16x8.extend_low_i8x16_u(l), s, b0), b1 = dot(i16x8.extend_high_i8x16_u(l), s, b1);
-    b0 = dot(i16x8.extend_low_i8x16_u(h), t, b0), b1 = dot(i16x8.extend_high_i8x16_u(h), t, b1);
-    w = v128.load(p + 32), l = v128.and(w, mask), h = v128.and(i32x4.shr_u(w, 4), mask);
-    c0 = dot(i16x8.extend_low_i8x16_u(l), s, c0), c1 = dot(i16x8.extend_high_i8x16_u(l), s, c1);
-    c0 = dot(i16x8.extend_low_i8x16_u(h), t, c0), c1 = dot(i16x8.extend_high_i8x16_u(h), t, c1);
-    w = v128.load(p + 48), l = v128.and(w, mask), h = v128.and(i32x4.shr_u(w, 4), mask);
-    d0 = dot(i16x8.extend_low_i8x16_u(l), s, d0), d1 = dot(i16x8.extend_high_i8x16_u(l), s, d1);
-    d0 = dot(i16x8.extend_low_i8x16_u(h), t, d0), d1 = dot(i16x8.extend_high_i8x16_u(h), t, d1);
-  }
-  addShifted(folded(a0, a1), sum, block, 0, to), addShifted(folded(b0, b1), sum, block, 16, to);
-  addShifted(folded(c0, c1), sum, block, 32, to), addShifted(folded(d0, d1), sum, block, 48, to);
-}
-
-/** c + two products of bytes a lane of 16 bits; those of `w` have 7 bits. */
-// @ts-ignore: decorator
-@inline
-function dot8(c: v128, x: v128, w: v128): v128 {
-  return i16x8.add(c, i16x8.relaxed_dot_i8x16_i7x16_s(x, w));
-}
-
-/** c + the products of eight rows: four rows' codes are the lower halves of bytes, the next four's the upper ones. */
-// @ts-ignore: decorator
-@inline
-function eightRows(c: v128, codes: v128, x: v128, next: v128, mask: v128): v128 {
-  return dot8(dot8(c, x, v128.and(codes, mask)), next, v128.and(i16x8.shr_u(codes, 4), mask));
-}
-
-/** y + four columns' pairs of sums times their ratios − Σ x times their offsets; ratios lie twice, offsets alone in 32 bits. */
-// @ts-ignore: decorator
-@inline
-function scaled4(y: v128, pairs: v128, ratios: v128, offsets: v128, sum: v128): v128 {
-  return i32x4.sub(i32x4.add(y, i32x4.dot_i16x8_s(pairs, ratios)), i32x4.dot_i16x8_s(offsets, sum));
-}
-
-/**
- * A panel's sums over a block of groups, by 8-bit products of activations that are bytes: a 4-bit code times a byte stays so
- * small that a group's pairs of sums hold in 16 bits. The same whole numbers come out as of {@linkcode groupOf4}. All sixteen
- * columns at once, for what spreads the activations counts.
- *
- * @param x The activations as bytes.
- * @param sums Each group's Σ x.
- */
-function blockOf4Relaxed(x: usize, sums: usize, groups: usize, block: usize, to: usize): void {
-  let y0 = zero(), y1 = zero(), y2 = zero(), y3 = zero();
-  const mask = constant(0);
-  for (const end = sums + groups * 4; sums < end; sums += 4, block += blockBytes(Q4)) {
-    let a = zero(), b = zero(), c = zero(), d = zero();
-    let p = block + Q4_CODES;
-    for (const last = p + 256; p < last; p += 128, x += 16) {
-      // One load, for V8 checks every one's bounds.
-      const rows = v128.load(x);
-      let s = lane0(rows), t = lane1(rows);
-      a = eightRows(a, v128.load(p), s, t, mask);
-      b = eightRows(b, v128.load(p, 16), s, t, mask);
-      c = eightRows(c, v128.load(p, 32), s, t, mask);
-      d = eightRows(d, v128.load(p, 48), s, t, mask);
-      s = lane2(rows), t = lane3(rows);
-      a = eightRows(a, v128.load(p, 64), s, t, mask);
-      b = eightRows(b, v128.load(p, 80), s, t, mask);
-      c = eightRows(c, v128.load(p, 96), s, t, mask);
-      d = eightRows(d, v128.load(p, 112), s, t, mask);
-    }
-    const sum = v128.load32_splat(sums);
-    const ratios = v128.load(block);
-    const r0 = i16x8.extend_low_i8x16_u(ratios), r1 = i16x8.extend_high_i8x16_u(ratios);
-    const o0 = v128.load(block, 16), o1 = v128.load(block, 32);
-    y0 = scaled4(y0, a, v128.shuffle<i16>(r0, r0, 0, 0, 1, 1, 2, 2, 3, 3), i32x4.extend_low_i16x8_u(o0), sum);
-    y1 = scaled4(y1, b, v128.shuffle<i16>(r0, r0, 4, 4, 5, 5, 6, 6, 7, 7), i32x4.extend_high_i16x8_u(o0), sum);
-    y2 = scaled4(y2, c, v128.shuffle<i16>(r1, r1, 0, 0, 1, 1, 2, 2, 3, 3), i32x4.extend_low_i16x8_u(o1), sum);
-    y3 = scaled4(y3, d, v128.shuffle<i16>(r1, r1, 4, 4, 5, 5, 6, 6, 7, 7), i32x4.extend_high_i16x8_u(o1), sum);
-  }
-  v128.store(to, y0), v128.store(to, y1, 16), v128.store(to, y2, 32), v128.store(to, y3, 48);
-}
-
-/** Four columns' sums, from column j / 4, times their ratios, less `sum` times their offsets, added to what `to` holds. */
-// @ts-ignore: decorator
-@inline
-function addShifted(sums: v128, sum: v128, block: usize, j: usize, to: usize): void {
-  const shift = i32x4.mul(offsetsAt(Q4, block, j), sum);
-  const value = i32x4.sub(i32x4.mul(sums, ratiosAt(block, j)), shift);
-  v128.store(to + j, i32x4.add(v128.load(to + j), value));
 }

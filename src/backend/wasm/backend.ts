@@ -35,6 +35,8 @@ const PRODUCT_OF_ONE = [0.1, 0.1, 0, 0, 0.3];
 const ROUNDED = 0.028;
 const ROUNDED_WIDE = 0.016;
 const ROUNDED_OF_ONE: Record<string, number> = { q8: 0.04, q4: 0.04 };
+/** The same with 4-bit weights by products of bytes. */
+const NIBBLES = 0.02;
 /** The same by dot products of bytes, where the processor has them. */
 const DOTTED = 0.009;
 /** Nanoseconds to bring a number of b to where it is multiplied, by storage format; every block of rows does. */
@@ -220,6 +222,18 @@ export class WasmBackend extends Store implements tensor.Backend {
       this.share(
         { kernel: "rowRounded", cost: ROUNDED_OF_ONE[b.format] * K * PANEL, stride },
         ...[activations, weight.pointer, kind, out, N, K, ...after, scratch, 0, panels] as const,
+      );
+      return;
+    }
+    if (b.format === "q4" && !transposed && !wide) {
+      const bytes = aligned(this.call.nibbleBytes(M, K) >>> 0);
+      const { scratch, stride } = this.scratch(this.call.nibbleScratch(M) >>> 0, bytes);
+      const activations = scratch - bytes;
+      this.share({ kernel: "nibbleRows", cost: 0.5 * K }, ...[a, M, K, activations, 0, M] as const);
+      const product = { M, N, K, multiple: 4, height: this.call.nibbleHeight(M) >>> 0, pack: 0, bring: 0 };
+      this.share(
+        { kernel: "matmulNibbles", cost: NIBBLES * Math.max(1, 4 / M), stride, product },
+        ...[activations, weight.pointer, out, M, N, K, ...after, scratch, 0, M, 0, panels] as const,
       );
       return;
     }

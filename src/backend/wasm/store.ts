@@ -48,7 +48,7 @@ export interface Threads {
   price?: number;
   /** Nanoseconds of work that are not worth sharing out [15 µs]. */
   least?: number;
-  /** Milliseconds of idleness after which a worker ends [500]. */
+  /** Milliseconds of idleness after which a worker ends [30 s; 0.5 s where workers keep their process alive]. */
   patience?: number;
 }
 
@@ -77,7 +77,7 @@ export class Store implements Disposable {
    * @param options How many threads.
    */
   constructor(module: WebAssembly.Module, options: Threads) {
-    const { threads, price = 20e6, least = LEAST_WORK, patience = 500 } = options;
+    const { threads, price = 20e6, least = LEAST_WORK, patience } = options;
     this.#heap = new Heap(undefined, threads > 1);
     const { memory } = this.#heap;
     const kernels = this.#kernels = instantiate(module, memory);
