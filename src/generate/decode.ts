@@ -184,9 +184,9 @@ function step(
       tokens,
       positions,
       context: { cache: (layer) => cache.view(layer, slots, positions) },
+      counted: last.length === rows.length ? undefined : upload(Uint32Array.from(last)),
     });
-    const ends = last.length === rows.length ? hidden : ops.gather(hidden, upload(Uint32Array.from(last)));
-    return sampler.choose(ops.unembed(ends, network.wte), indices);
+    return sampler.choose(ops.unembed(hidden, network.wte), indices);
   });
   for (const sequence of sequences) {
     sequence.fed += sequence.pending;

@@ -364,6 +364,15 @@ export class Scheduler implements Disposable {
     return pieces;
   }
 
+  /** The rows whose hidden states are wanted: never none, for a pass ends with some. */
+  #countedRows(scoring: readonly Piece[], choosing: readonly Piece[]): number[] {
+    const rows = new Set(
+      scoring.flatMap(({ row, count }) => Array.from({ length: count }, (_, i) => row + i)),
+    );
+    for (const { row, count } of choosing) rows.add(row + count - 1);
+    return rows.size > 0 ? [...rows].sort((a, b) => a - b) : [0];
+  }
+
   /** Enqueues a pass; if it throws, nothing has changed but what {@linkcode Scheduler.#remember} mends. */
   #enqueue(pieces: readonly Piece[]): Promise<() => void>[] {
     const model = this.#model, { arena, backend } = model;
@@ -381,16 +390,23 @@ export class Scheduler implements Disposable {
       const column = (name: "token" | "position" | "slot") =>
         arena.upload(Uint32Array.from(rows, (row) => row[name]));
       const network = model.networkWith(null);
-      const updates = this.bank.updates(arena, network, rows.map(({ adapter }) => adapter));
+      const counted = this.#countedRows(scoring, choosing);
+      const updates = this.bank.updates(arena, network, rows.map(({ adapter }) => adapter), counted);
       const ops = new Ops(arena, null, undefined, updates);
       const [slots, positions, blocks] = [column("slot"), column("position"), this.#cache.table()];
       const hidden = network.forward(ops, {
         tokens: column("token"),
         positions,
         context: { cache: (layer) => this.#cache.view(layer, { slots, positions, blocks }) },
+        counted: counted.length < rows.length ? arena.upload(Uint32Array.from(counted)) : undefined,
       });
-      const logitsOf = (rows: number[]) =>
-        ops.unembed(ops.gather(hidden, arena.upload(Uint32Array.from(rows))), network.wte);
+      const places = new Map(counted.map((row, place) => [row, place]));
+      const logitsOf = (rows: number[]) => {
+        const own = rows.map((row) => places.get(row)!);
+        const all = own.length === counted.length && own.every((place, i) => place === i);
+        const wanted = all ? hidden : ops.gather(hidden, arena.upload(Uint32Array.from(own)));
+        return ops.unembed(wanted, network.wte);
+      };
       const reads: Promise<() => void>[] = [];
       const expect = (read: Promise<() => void>) => {
         read.catch(() => {}); // All are waited for, the first that fails is told.

@@ -175,6 +175,7 @@ export class AdapterBank implements Disposable {
    * @param arena Of the same backend.
    * @param network The model without an adapter, as it is now.
    * @param rows Each row's adapter, or null.
+   * @param counted The rows that go on after the last attention [all].
    * @returns By layer; undefined where no row has an adapter.
    * @throws {WhetError} "disposed" where a row has one that was removed.
    */
@@ -182,21 +183,24 @@ export class AdapterBank implements Disposable {
     arena: Arena,
     network: Transformer,
     rows: readonly (BankedAdapter | null)[],
+    counted?: readonly number[],
   ): Map<Linear, RowUpdate[]> | undefined {
     if (rows.every((row) => row === null)) return undefined;
     if (!rows.every((row) => row === null || this.#live.has(row))) {
       throw new WhetError("disposed", "the request's adapter was removed from the bank while it was in use");
     }
     const linears = network.linears();
+    const late = new Set(counted && network.countedLinears());
     const updates = new Map<Linear, RowUpdate[]>();
     for (const chunk of this.#chunks) {
       if (!rows.some((row) => row?.chunk === chunk)) continue;
-      const adapters = arena.upload(
-        Uint32Array.from(rows, (row) => row?.chunk === chunk ? row.slot : NO_ADAPTER),
-      );
+      const numbersOf = (rows: readonly (BankedAdapter | null)[]) =>
+        arena.upload(Uint32Array.from(rows, (row) => row?.chunk === chunk ? row.slot : NO_ADAPTER));
+      const early = numbersOf(rows);
+      const lateNumbers = counted ? numbersOf(counted.map((row) => rows[row])) : early;
       for (const [name, pair] of chunk.pairs) {
         const linear = linears.get(name)!;
-        const update = { ...pair, adapters };
+        const update = { ...pair, adapters: late.has(linear) ? lateNumbers : early };
         const others = updates.get(linear);
         if (others) others.push(update);
         else updates.set(linear, [update]);

@@ -156,13 +156,15 @@ export class Deberta {
     let x = embedded;
     for (const [index, each] of layer.entries()) {
       const before = x;
+      const convolved = conv && index === 0;
+      const last = index === layer.length - 1;
       x = ops.scope(() => {
-        const output = encode(ops, config, each, before, sequences);
-        return conv && index === 0 ? convolve(ops, config, conv, embedded, output, neighbours) : output;
+        const output = encode(ops, config, each, before, sequences, last && !convolved ? first : undefined);
+        return convolved ? convolve(ops, config, conv, embedded, output, neighbours) : output;
       });
       ops.discard(before);
     }
-    return ops.dense(ops.gather(x, first), pooler);
+    return ops.dense(x.shape[0] === first.length ? x : ops.gather(x, first), pooler);
   }
 }
 
@@ -176,17 +178,23 @@ export function embed(
   return ops.layerNorm(embed_proj ? ops.dense(x, embed_proj) : x, LayerNorm, config.layer_norm_eps);
 }
 
-/** A layer, (T, C). */
+/**
+ * A layer, (T, C), or (N, C), of the counted rows.
+ *
+ * @param counted u32 (N): the rows that go on after the attention [all].
+ */
 export function encode(
   ops: Ops,
   config: DebertaConfig,
   { attention, intermediate, output, LayerNorm }: DebertaLayer,
   x: Tensor,
   sequences: Sequences,
+  counted?: Tensor,
 ): Tensor {
   const { num_attention_heads: H, hidden_act, layer_norm_eps: epsilon } = config;
   const qkv = ops.dense(x, attention.qkv); // (T, 3C)
-  const attended = ops.disentangledAttention(qkv, sequences, attention.positions, H, attentionScale(config));
+  let attended = ops.disentangledAttention(qkv, sequences, attention.positions, H, attentionScale(config));
+  if (counted) [attended, x] = [ops.gather(attended, counted), ops.gather(x, counted)];
   x = ops.layerNorm(ops.dense(attended, attention.output, x), attention.LayerNorm, epsilon);
 
   const inner = activate(ops, ops.dense(x, intermediate), hidden_act); // (T, intermediate_size)

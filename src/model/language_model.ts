@@ -220,10 +220,11 @@ export class LanguageModel implements Disposable {
   }
 
   /**
-   * Hidden states of whole sequences, end to end: (T, C), T the sum of their lengths.
+   * Hidden states of whole sequences, end to end: (T, C), T the sum of their lengths, or (N, C), of the counted rows.
    *
    * @param ops What computes, and records if there is a tape.
    * @param rows The sequences, laid end to end; checked already.
+   * @param counted The rows that are wanted [all].
    * @param adapter The adapter to compute with [the one attached].
    *
    * @internal
@@ -231,12 +232,14 @@ export class LanguageModel implements Disposable {
   hiddenStates(
     ops: Ops,
     { tokens, positions, starts, ends }: EndToEnd,
+    counted?: Uint32Array,
     adapter: Lora | null = this.#adapter,
   ): Tensor {
     return this.networkWith(adapter).forward(ops, {
       tokens: this.arena.upload(tokens),
       positions: this.arena.upload(positions),
       context: { starts: this.arena.upload(starts), ends: this.arena.upload(ends) },
+      counted: counted && this.arena.upload(counted),
     });
   }
 

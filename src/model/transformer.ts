@@ -30,6 +30,8 @@ export interface Input {
   positions: Tensor;
   /** Whole sequences, or per layer a cache of the tokens before. */
   context: Sequences | { cache: (layer: number) => CacheView };
+  /** u32 (N): the rows whose hidden states are wanted, in this order [all]. */
+  counted?: Tensor;
 }
 
 /** The parameters' names and shapes, in the order of the published checkpoints. */
@@ -110,27 +112,36 @@ export class Transformer {
     ]));
   }
 
-  /** Hidden states after the last layer normalisation, (T, C). */
-  forward(ops: Ops, { tokens, positions, context }: Input): Tensor {
+  /** The linear layers that see the counted rows alone: what follows the last attention. */
+  countedLinears(): Linear[] {
+    const { attn, mlp } = this.h.at(-1)!;
+    return [attn.c_proj, mlp.c_fc, mlp.c_proj];
+  }
+
+  /** Hidden states after the last layer normalisation, (T, C), or of the counted rows, (N, C). */
+  forward(ops: Ops, { tokens, positions, context, counted }: Input): Tensor {
     const { layer_norm_epsilon: epsilon } = this.config;
     let x = ops.embedding(this.wte, this.wpe, tokens, positions);
     for (const layer of this.h.keys()) {
       const before = x;
-      x = ops.scope(() => this.#block(ops, before, layer, context));
+      const last = layer === this.h.length - 1;
+      x = ops.scope(() => this.#block(ops, before, layer, context, last ? counted : undefined));
       ops.discard(before);
     }
     return ops.layerNorm(x, this.ln_f, epsilon);
   }
 
-  #block(ops: Ops, x: Tensor, layer: number, context: Input["context"]): Tensor {
+  /** @param counted The rows that go on after the attention [all]. */
+  #block(ops: Ops, x: Tensor, layer: number, context: Input["context"], counted?: Tensor): Tensor {
     const { ln_1, attn, ln_2, mlp } = this.h[layer];
     const { layer_norm_epsilon: epsilon, n_head: H } = this.config;
 
     const qkv = ops.linear(ops.layerNorm(x, ln_1, epsilon), attn.c_attn); // (T, 3C)
     const scale = this.#attentionScale(layer);
-    const attended = "cache" in context
+    let attended = "cache" in context
       ? ops.cachedAttention(qkv, context.cache(layer), H, scale)
       : ops.attention(qkv, context, H, scale);
+    if (counted) [attended, x] = [ops.gather(attended, counted), ops.gather(x, counted)];
     x = ops.linear(attended, attn.c_proj, x);
 
     const inner = ops.linearGelu(ops.layerNorm(x, ln_2, epsilon), mlp.c_fc); // (T, n_inner)

@@ -47,8 +47,7 @@ async function losses(model: LanguageModel, batch: Batch, adapter: Lora | null):
   const { wte } = model.networkWith(adapter);
   return await arena.scope(() => {
     const ops = new Ops(arena);
-    const hidden = model.hiddenStates(ops, batch, adapter);
-    const counted = ops.gather(hidden, arena.upload(batch.rows));
-    return model.backend.read(ops.crossEntropy(counted, wte, arena.upload(batch.targets), 0));
+    const hidden = model.hiddenStates(ops, batch, batch.rows, adapter);
+    return model.backend.read(ops.crossEntropy(hidden, wte, arena.upload(batch.targets), 0));
   });
 }

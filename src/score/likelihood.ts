@@ -27,10 +27,9 @@ export async function logProbs(
     const texts = group.map((index) => sequences[index]);
     const loss = await model.arena.scope(() => {
       const ops = new Ops(model.arena);
-      const hidden = model.hiddenStates(ops, endToEnd(texts));
       const { rows, targets } = everyTarget(texts);
-      const counted = ops.gather(hidden, model.arena.upload(rows));
-      return model.backend.read(ops.crossEntropy(counted, model.network.wte, model.arena.upload(targets), 0));
+      const hidden = model.hiddenStates(ops, endToEnd(texts), rows);
+      return model.backend.read(ops.crossEntropy(hidden, model.network.wte, model.arena.upload(targets), 0));
     });
     let at = 0;
     for (const index of group) {

@@ -79,9 +79,8 @@ export function addGradients(
     const tape = new Tape(arena);
     for (const [name, tensor] of parameters.tensors) tape.bind(tensor, gradients.tensors.get(name)!);
     const ops = new Ops(arena, tape, dropoutKey);
-    const hidden = model.hiddenStates(ops, batch, adapter);
-    const counted = ops.gather(hidden, arena.upload(batch.rows));
-    const loss = ops.crossEntropy(counted, wte, arena.upload(batch.targets), gradientScale);
+    const hidden = model.hiddenStates(ops, batch, batch.rows, adapter);
+    const loss = ops.crossEntropy(hidden, wte, arena.upload(batch.targets), gradientScale);
     backend.sumRows({ x: loss.slice(0, [loss.length, 1]), out: total });
     tape.backward(loss);
   });
