@@ -53,7 +53,11 @@ const BLOCK = C * 3 * C + C * C + 2 * C * 4 * C;
 /** Rows of the bench: their multiplications and additions, a token. */
 const WORKS = [
   { name: "LoRA step, 4 × 256 tokens", operations: 2 * L * BLOCK + 2 * (L * BLOCK - C * 3 * C) + 4 * C * V },
-  { name: "prefill of 512 tokens", operations: 2 * L * BLOCK + 2 * C * V / 512 },
+  // Of the last block all tokens need the keys and values alone, and the last token the rest.
+  {
+    name: "prefill of 512 tokens",
+    operations: 2 * (L - 1) * BLOCK + 6 * C * C + 2 * (BLOCK - 3 * C * C + C * V) / 512,
+  },
 ];
 
 const RUNS = 7;
@@ -199,7 +203,7 @@ line("what", "one core", `${cores} cores`, "unit"), line("---", "---", "---", "-
   record.read = await speedOf((threads) => on(threads).run("read", bytes), bytes);
   line("reading memory", figure(record.read.one), figure(record.read.all), "GB/s");
 }
-for (const format of ["f32", "q8"] as const) {
+for (const format of ["f32", "q8", "q4"] as const) {
   for (const transposed of [false, true]) {
     const speed = record[`${format}${transposed ? " transposed" : ""}`] = await product(format, transposed);
     const words = `Whet's ${format} product 1024 × 768 × 3072${transposed ? ", transposed weight" : ""}`;

@@ -7,10 +7,10 @@
  * each row and each position (a panel's or a group's pairs reach few more positions than there are keys or
  * queries) and then laid along the diagonals. Positions in one bucket have the same row: rows are repeated, so that
  * neighbouring positions lie side by side whatever the buckets are. At T = 512 and DeBERTa's logarithmic buckets that is
- * a third more products than there are rows, and spares every gathering of single numbers.
+ * a third more products than there are rows, and spares every gathering of single numbers. Rows are laid out for the
+ * products once for all sequences (for each block and tile anew: a sixth of the time, eight sequences of 200).
  *
- * Positions are counted by their offset i − j + here − 1 for query i of the block and key j of the tile, which is never
- * negative.
+ * Positions are counted by their place i − j + L − 1 for query i and key j, L being the longest sequence's length.
  */
 import { packColumns, packKeys } from "./attention";
 import {
@@ -30,10 +30,6 @@ import {
 import { loadUpTo, storeUpTo, zero } from "./simd";
 import { packTileRows, ROWS } from "./tile_narrow";
 
-/** Offsets of a block and a tile, rounded up to fives and to panels. */
-// @ts-ignore: decorator
-@inline
-const OFFSETS: usize = 210;
 /** Rows of position keys that a panel of queries meets, with what lies before and behind in their fives. */
 // @ts-ignore: decorator
 @inline
@@ -47,16 +43,74 @@ const LEFT: usize = 20;
 @inline
 const WIDTH: usize = (LEFT + QUERIES + LANES + 4) * 4;
 
+/** Places of sequences of `longest` rows, with those that tiles reach beyond them: a multiple of fives and of panels. */
+// @ts-ignore: decorator
+@inline
+function placesOf(longest: usize): usize {
+  return ((longest * 2 + 15 + KEYS - 1) / KEYS) * KEYS;
+}
+
+/** Floats of a head's part of a packed table. */
+// @ts-ignore: decorator
+@inline
+function headFloats(longest: usize, D: usize): usize {
+  return placesOf(longest) * D;
+}
+
+/** Bytes that {@linkcode packPositions} writes of a table. */
+export function positionsBytes(longest: usize, H: usize, D: usize): usize {
+  return headFloats(longest, D) * H * 4;
+}
+
+/**
+ * Rows of the tables as the products want them, heads headBegin … headEnd − 1: position keys in fives, (H, places/5, D, 5);
+ * position queries in panels, (H, places/16, D, 16), times `scale`.
+ *
+ * @param positionKeys (P, C), or 0.
+ * @param positionQueries (P, C), or 0.
+ * @param buckets Where the row of relative position 0 is named; those of others lie before and behind.
+ * @param packedKeys Where keys go.
+ * @param packedQueries Where queries go.
+ * @param scratch For 16 rows of a head.
+ */
+export function packPositions(
+  positionKeys: usize,
+  positionQueries: usize,
+  buckets: usize,
+  longest: usize,
+  H: usize,
+  D: usize,
+  scale: f32,
+  packedKeys: usize,
+  packedQueries: usize,
+  headBegin: usize,
+  headEnd: usize,
+  scratch: usize,
+): void {
+  const C = H * D;
+  const first = buckets - (longest - 1) * 4;
+  const count = longest * 2 - 1, room = placesOf(longest);
+  for (let h = headBegin; h < headEnd; h++) {
+    const at = h * headFloats(longest, D) * 4;
+    if (positionKeys) {
+      packPositionKeys(positionKeys + h * D * 4, C * 4, first, count, room, D, packedKeys + at, scratch);
+    }
+    if (positionQueries) {
+      const table = positionQueries + h * D * 4;
+      packPositionQueries(table, C * 4, first, count, room, D, scale, packedQueries + at, scratch);
+    }
+  }
+}
+
 /*
- * Scratch memory: the block; a tile's keys, (16, D, 5), and values, (D5 / 5, 80, 5); position keys, (42, D, 5);
- * a panel's products with them, (100, 16); position queries in panels, (13, D, 16), scaled; keys' products with
- * them, (80, 168); five rows of these as they are computed, (5, 16); up to 16 rows of a table, (16, D).
+ * Scratch memory: the block; a tile's keys, (16, D, 5), and values, (D5 / 5, 80, 5); a panel's products with position
+ * keys, (100, 16); keys' products with position queries, (80, 168); five rows of these as they are computed, (5, 16).
+ * packPositions takes it for 16 rows of a table.
  */
 
-/** Bytes of scratch for {@linkcode disentangledAttention}. */
+/** Bytes of scratch for {@linkcode disentangledAttention} and {@linkcode packPositions}. */
 export function disentangledAttentionScratch(D: usize): usize {
-  return blockBytes(D) + (D + fives(D)) * KEYS * 4 + OFFSETS * D * 4 + MET * ROW + OFFSETS * D * 4 +
-    KEYS * WIDTH + ROWS * ROW + LANES * D * 4;
+  return blockBytes(D) + (D + fives(D)) * KEYS * 4 + MET * ROW + KEYS * WIDTH + ROWS * ROW + LANES * D * 4;
 }
 
 /**
@@ -64,16 +118,16 @@ export function disentangledAttentionScratch(D: usize): usize {
  * `out` point to its first row.
  *
  * @param qkv (total, 3C)
- * @param positionKeys (P, C), or 0.
- * @param positionQueries (P, C), or 0.
- * @param buckets Where the row of relative position 0 is named; those of others lie before and behind.
+ * @param positionKeys As {@linkcode packPositions} leaves them, or 0.
+ * @param positionQueries Likewise.
+ * @param longest What they were packed for.
  * @param out (total, C)
  */
 export function disentangledAttention(
   qkv: usize,
   positionKeys: usize,
   positionQueries: usize,
-  buckets: usize,
+  longest: usize,
   out: usize,
   H: usize,
   D: usize,
@@ -91,40 +145,30 @@ export function disentangledAttention(
   const block = scratch;
   const K = block + blockBytes(D);
   const V = K + KEYS * D * 4;
-  const PK = V + KEYS * fives(D) * 4;
-  const products = PK + OFFSETS * D * 4;
-  const PQ = products + MET * ROW;
-  const rows = PQ + OFFSETS * D * 4;
+  const products = V + KEYS * fives(D) * 4;
+  const rows = products + MET * ROW;
   const tile = rows + KEYS * WIDTH;
-  const gathered = tile + ROWS * ROW;
   const scores = scoresOf(block, D);
   const whole = (count + 7) & ~7; // queries, with those that are computed beside the last
   for (let h = headBegin; h < headEnd; h++) {
     const queries = qkv + h * D * 4;
     const keys = queries + C * 4;
     const values = keys + C * 4;
+    const PK = positionKeys + h * headFloats(longest, D) * 4, PQ = positionQueries + h * headFloats(longest, D) * 4;
     beginBlock(queries + first * step, step, D, scale, count, block);
     for (let key: usize = 0; key < total; key += KEYS) {
       const here = min(KEYS, total - key);
-      const offsets = count + here - 1;
-      const bucket = buckets + (first - key - (here - 1)) * 4; // of offset 0
+      const place = first + longest - key - here; // of the first query and the last key
       packKeys(keys + key * step, step, here, D, K);
       packColumns(values + key * step, step, here, D, KEYS, V);
-      if (positionKeys) {
-        packPositionKeys(positionKeys + h * D * 4, C * 4, bucket, offsets, whole + here - 1, D, PK, gathered);
-      }
-      if (positionQueries) {
-        const table = positionQueries + h * D * 4;
-        packPositionQueries(table, C * 4, bucket, offsets, whole + here - 1, D, scale, PQ, gathered);
-        multiplyKeys(K, PQ, here, whole, D, wide, tile, rows);
-      }
+      if (positionQueries) multiplyKeys(K, PQ, place, here, whole, D, wide, tile, rows);
       for (let q: usize = 0; q < count; q += LANES) {
         const lanes = min(LANES, count - q);
         const panel = block + q * D * 4;
         if (positionKeys) {
-          const before = q % ROWS;
+          const before = (place + q) % ROWS;
           const met = before + here - 1 + min(LANES, whole - q);
-          multiply(PK + (q - before) * D * 4, ROWS * D * 4, met, panel, D, products, lanes, wide, true);
+          multiply(PK + (place + q - before) * D * 4, ROWS * D * 4, met, panel, D, products, lanes, wide, true);
           layDiagonals(products + before * ROW, here, min(LANES, whole - q), scores);
         }
         if (positionQueries) {
@@ -208,12 +252,14 @@ function packPositionQueries(
  * Keys' products with the position queries of a block: row j has query i's at LEFT + i.
  *
  * @param K (16, D, 5)
- * @param PQ (13, D, 16)
+ * @param PQ (places/16, D, 16)
+ * @param place Of the first query and the last key.
  * @param tile For five rows of products.
  */
 function multiplyKeys(
   K: usize,
   PQ: usize,
+  place: usize,
   here: usize,
   queries: usize,
   D: usize,
@@ -224,12 +270,12 @@ function multiplyKeys(
   const width: usize = wide ? LANES : LANES / 2;
   for (let j: usize = 0; j < here; j += ROWS) {
     const height = min(ROWS, here - j);
-    const end = here - 1 - j + queries;
-    for (let o = (here - j - height) & ~(width - 1); o < end; o += width) {
+    const end = place + here - 1 - j + queries;
+    for (let o = (place + here - j - height) & ~(width - 1); o < end; o += width) {
       const part = (o % LANES) * 4;
       multiply(K + j * D * 4, 0, ROWS, PQ + o / LANES * D * ROW + part, D, tile + part, width, wide, true);
       let from = tile + part;
-      let to = rows + j * WIDTH + (LEFT + o + j - (here - 1)) * 4;
+      let to = rows + j * WIDTH + (LEFT + o + j - (place + here - 1)) * 4;
       for (let r: usize = 0; r < height; r++, from += ROW, to += WIDTH + 4) {
         v128.store(to, v128.load(from)), v128.store(to, v128.load(from, 16), 16);
         if (wide) v128.store(to, v128.load(from, 32), 32), v128.store(to, v128.load(from, 48), 48);

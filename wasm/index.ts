@@ -11,7 +11,12 @@ export {
   cachedRows,
   cachedRowsScratch,
 } from "./cached_attention";
-export { disentangledAttention, disentangledAttentionScratch } from "./disentangled_attention";
+export {
+  disentangledAttention,
+  disentangledAttentionScratch,
+  packPositions,
+  positionsBytes,
+} from "./disentangled_attention";
 export { dotsBytes, dotsHeight, dotsOf, dotsRow, dotsRows, dotsScratch, matmulDots, rowDots } from "./dots";
 export { crossEntropy } from "./loss";
 export { layerNorm, layerNormBackward, layerNormWeightGradient } from "./norm";

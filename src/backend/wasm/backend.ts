@@ -553,7 +553,20 @@ export class WasmBackend extends Store implements tensor.Backend {
     const keys = this.at(positionKeys, "disentangledAttention: positionKeys");
     const queries = this.at(positionQueries, "disentangledAttention: positionQueries");
     const D = C / heads;
-    const { scratch, stride } = this.scratch(this.call.disentangledAttentionScratch(D) >>> 0);
+    const bytes = aligned(this.call.positionsBytes(longest, heads, D) >>> 0);
+    const { scratch, stride } = this.scratch(
+      this.call.disentangledAttentionScratch(D) >>> 0,
+      bytes * tables.length,
+    );
+    const packedKeys = positionKeys ? scratch - bytes * tables.length : 0;
+    const packedQueries = positionQueries ? scratch - bytes : 0;
+    if (tables.length > 0) {
+      this.share(
+        { kernel: "packPositions", cost: 0.8 * tables.length * 2 * longest * D, stride },
+        ...[keys, queries, nearest, longest, heads, D, scale, packedKeys, packedQueries, 0, heads] as const,
+        scratch,
+      );
+    }
     const { wide } = this.#turbo;
     const products = (2 + 1.25 * tables.length) * D * (wide ? PRODUCT_WIDE : PRODUCT);
     this.shareAll(runs.flatMap(({ begin, end }) => {
@@ -564,8 +577,8 @@ export class WasmBackend extends Store implements tensor.Backend {
         const cost = Math.max(8, count) * total * (products + EXP + LAY * tables.length);
         return call(
           { kernel: "disentangledAttention", cost, stride },
-          ...[qkv + begin * 12 * C, keys, queries, nearest, out + begin * 4 * C, heads, D, scale] as const,
-          ...[first, count, total, wide, 0, heads, scratch] as const,
+          ...[qkv + begin * 12 * C, packedKeys, packedQueries, longest, out + begin * 4 * C] as const,
+          ...[heads, D, scale, first, count, total, wide, 0, heads, scratch] as const,
         );
       });
     }));

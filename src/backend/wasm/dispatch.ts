@@ -36,6 +36,7 @@ const CUTS = {
   matmulRounded: ["rowBegin", 4],
   measureRows: ["begin", 1],
   nibbleRows: ["begin", 4],
+  packPositions: ["headBegin", 1],
   packPanels: ["begin", 1],
   packStored: ["begin", 1],
   roundRows: ["begin", 4],
