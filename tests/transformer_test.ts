@@ -57,14 +57,32 @@ function setUp() {
       tokens: arena.upload(tokens),
       positions: arena.upload(positions),
       context: { starts: arena.upload(starts), ends: arena.upload(ends) },
+      counted: arena.upload(rows),
     });
-    const counted = ops.gather(hidden, arena.upload(rows));
-    return ops.crossEntropy(counted, network.wte, arena.upload(targets), 1 / targets.length);
+    return ops.crossEntropy(hidden, network.wte, arena.upload(targets), 1 / targets.length);
   };
+  const hiddenStates = (counted?: Uint32Array): Float64Array =>
+    arena.scope(() =>
+      backend.read64(network.forward(new Ops(arena), {
+        tokens: arena.upload(tokens),
+        positions: arena.upload(positions),
+        context: { starts: arena.upload(starts), ends: arena.upload(ends) },
+        counted: counted && arena.upload(counted),
+      }))
+    );
   const value = () =>
     arena.scope(() => backend.read64(loss(null)).reduce((a, b) => a + b, 0) / targets.length);
-  return { backend, arena, parameters, loss, value };
+  return { backend, arena, parameters, loss, value, hiddenStates };
 }
+
+Deno.test("rows that are wanted alone are what they are among all, in the order that they are wanted in", () => {
+  const { hiddenStates } = setUp();
+  const all = hiddenStates(), C = config.n_embd;
+  for (const rows of [[6], [0, 3, 6], [5, 1, 1]]) {
+    const expected = rows.flatMap((row) => [...all.subarray(row * C, (row + 1) * C)]);
+    assertEquals([...hiddenStates(Uint32Array.from(rows))], expected);
+  }
+});
 
 Deno.test("the gradient of every parameter of the whole network equals finite differences in float64", () => {
   const { backend, arena, parameters, loss, value } = setUp();
