@@ -179,9 +179,9 @@ export function embed(
 }
 
 /**
- * A layer, (T, C), or (N, C), of the counted rows.
+ * A layer, (T, C), or (N, C), of the sequences' first rows.
  *
- * @param counted u32 (N): the rows that go on after the attention [all].
+ * @param first u32 (N): these, where they alone go on after the attention.
  */
 export function encode(
   ops: Ops,
@@ -189,12 +189,20 @@ export function encode(
   { attention, intermediate, output, LayerNorm }: DebertaLayer,
   x: Tensor,
   sequences: Sequences,
-  counted?: Tensor,
+  first?: Tensor,
 ): Tensor {
   const { num_attention_heads: H, hidden_act, layer_norm_eps: epsilon } = config;
   const qkv = ops.dense(x, attention.qkv); // (T, 3C)
-  let attended = ops.disentangledAttention(qkv, sequences, attention.positions, H, attentionScale(config));
-  if (counted) [attended, x] = [ops.gather(attended, counted), ops.gather(x, counted)];
+  const scale = attentionScale(config);
+  let attended = ops.disentangledAttention(
+    qkv,
+    sequences,
+    attention.positions,
+    H,
+    scale,
+    first !== undefined,
+  );
+  if (first) [attended, x] = [ops.gather(attended, first), ops.gather(x, first)];
   x = ops.layerNorm(ops.dense(attended, attention.output, x), attention.LayerNorm, epsilon);
 
   const inner = activate(ops, ops.dense(x, intermediate), hidden_act); // (T, intermediate_size)

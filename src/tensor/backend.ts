@@ -232,6 +232,8 @@ export interface DisentangledAttentionArgs {
   heads: number;
   /** Factor on all of a score. */
   scale: number;
+  /** Only each sequence's first row of `out` is wanted; what becomes of the others is left open. */
+  firstAlone?: boolean;
 }
 
 /** h = x · Aᵀ, out += scaling · h · Bᵀ: one low-rank update for all rows. */

@@ -283,17 +283,22 @@ export class Ops {
     return out;
   }
 
-  /** Disentangled multi-head self-attention within each sequence, both ways; (T, C). No gradient. */
+  /**
+   * Disentangled multi-head self-attention within each sequence, both ways; (T, C). No gradient.
+   *
+   * @param firstAlone Whether each sequence's first row alone is wanted.
+   */
   disentangledAttention(
     qkv: Tensor,
     { starts, ends }: Sequences,
     positions: RelativePositions,
     heads: number,
     scale: number,
+    firstAlone = false,
   ): Tensor {
     const [T, C3] = qkv.shape;
     const out = this.#arena.temporary([T, C3 / 3]);
-    this.#backend.disentangledAttention({ qkv, ...positions, starts, ends, out, heads, scale });
+    this.#backend.disentangledAttention({ qkv, ...positions, starts, ends, out, heads, scale, firstAlone });
     return out;
   }
 

@@ -571,9 +571,10 @@ export class WasmBackend extends Store implements tensor.Backend {
     const products = (2 + 1.25 * tables.length) * D * (wide ? PRODUCT_WIDE : PRODUCT);
     this.shareAll(runs.flatMap(({ begin, end }) => {
       const total = end - begin;
-      return Array.from({ length: Math.ceil(total / QUERIES) }, (_, block) => {
+      const wanted = args.firstAlone ? 1 : total;
+      return Array.from({ length: Math.ceil(wanted / QUERIES) }, (_, block) => {
         const first = block * QUERIES;
-        const count = Math.min(QUERIES, total - first);
+        const count = Math.min(QUERIES, wanted - first);
         const cost = Math.max(8, count) * total * (products + EXP + LAY * tables.length);
         return call(
           { kernel: "disentangledAttention", cost, stride },
