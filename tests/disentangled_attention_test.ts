@@ -87,7 +87,7 @@ Deno.test("first rows have the same bits where they alone are wanted, and less i
   using backend = await openWasmBackend({ instructionSet: "relaxed", threads: 1 });
   const [lengths, some] = [[3, 130, 1, 80], shape(2, 7, 130, 32)] as const;
   const C = some.H * some.D;
-  const outcomes = [];
+  const outcomes: Float32Array[] = [];
   for (const alone of [false, true]) {
     outcomes.push(await attend(backend, some, [...lengths], undefined, alone));
   }
