@@ -327,3 +327,16 @@ export function measureRows(
     for (let k: usize = 0; k < GROUP; k++) store<f32>(to + k * 4, load<f32>(to + k * 4) * most);
   }
 }
+
+/** Multiplies 16 columns by their steps. */
+// @ts-ignore: decorator
+@inline
+export function scaleColumns(strip: usize, rows: usize, steps: usize): void {
+  const s0 = v128.load(steps), s1 = v128.load(steps, 16), s2 = v128.load(steps, 32), s3 = v128.load(steps, 48);
+  for (let r: usize = 0; r < rows; r++, strip += 64) {
+    v128.store(strip, f32x4.mul(v128.load(strip), s0));
+    v128.store(strip, f32x4.mul(v128.load(strip, 16), s1), 16);
+    v128.store(strip, f32x4.mul(v128.load(strip, 32), s2), 32);
+    v128.store(strip, f32x4.mul(v128.load(strip, 48), s3), 48);
+  }
+}

@@ -19,14 +19,24 @@
 import { codesPanelBytes, blockBytes, GROUP, Q8_CODES, ratiosAt, STEPS } from "./codes";
 import { Q8 } from "./formats";
 import { finish } from "./matmul";
-import { folded, largest, padded, rounded, ROUNDING } from "./quantized";
+import {
+  bytesOf,
+  bytesOfFour,
+  constant,
+  factorOf,
+  factorsOf,
+  folded,
+  groupsOf,
+  largest,
+  largestOfFour,
+  padded,
+  rounded,
+  ROWS,
+  rowsPadded,
+} from "./rounding";
 import { fma, lane0, lane1, lane2, lane3, zero } from "./simd";
 import { PANEL } from "./weights";
 
-/** Rows of a tile. */
-// @ts-ignore: decorator
-@inline
-const ROWS: usize = 4;
 /** The largest activation, and the largest weight of the transpose. */
 const MOST: f32 = 127;
 /** Groups of a slice of the transpose. */
@@ -68,28 +78,9 @@ export function dotsOf(): u32 {
 
 const OPERANDS: usize = memory.data<u32>([0x7f7f7f7f, 0xffffffff]);
 
-// @ts-ignore: decorator
-@inline
-function groupsOf(K: usize): usize {
-  return padded(K) / GROUP;
-}
-
-// @ts-ignore: decorator
-@inline
-function rowsPadded(M: usize): usize {
-  return (M + ROWS - 1) & ~(ROWS - 1);
-}
-
 /** Bytes of (M, K) activations as bytes, with their factors and what their sums begin with. */
 export function dotsBytes(M: usize, K: usize): usize {
   return rowsPadded(M) * (padded(K) + groupsOf(K) * 8);
-}
-
-/** What a group's numbers are multiplied by, to be at most {@linkcode MOST}; 0 where all may pass for 0. */
-// @ts-ignore: decorator
-@inline
-function inverseOf(range: f32): f32 {
-  return range > 1e-30 ? MOST / range : 0;
 }
 
 /**
@@ -103,40 +94,17 @@ export function dotsRows(a: usize, flip: u32, M: usize, K: usize, to: usize, beg
   const factors = to + rowsPadded(M) * padded(K);
   const starts = factors + rowsPadded(M) * groups * 4;
   const offset = i32x4.splat(flip ? -128 : 0);
-  const round = v128.load32_splat(ROUNDING);
   for (let i = begin; i < end; i += ROWS) {
     const rows = min(ROWS, M - i);
-    const first = a + i * K * 4;
-    let place = to + i * padded(K);
     for (let g: usize = 0; g < groups; g++) {
-      const k0 = g * GROUP;
-      const count = min(GROUP, K - k0);
+      const from = a + (i * K + g * GROUP) * 4;
+      const count = min(GROUP, K - g * GROUP);
+      const ranges = largestOfFour(from, K * 4, rows, count);
+      const place = to + i * padded(K) + g * (GROUP * ROWS);
+      const sums = bytesOfFour(from, K * 4, rows, count, factorsOf(ranges, MOST), place);
       const at = (i * groups + g * ROWS) * 4;
-      // Rows that are not there are read as the first, and are zeros: their factor is 0.
-      const p0 = first + k0 * 4;
-      const p1 = rows > 1 ? p0 + K * 4 : p0;
-      const p2 = rows > 2 ? p0 + K * 8 : p0;
-      const p3 = rows > 3 ? p0 + K * 12 : p0;
-      const m0 = largest(p0, count);
-      const m1: f32 = rows > 1 ? largest(p1, count) : 0;
-      const m2: f32 = rows > 2 ? largest(p2, count) : 0;
-      const m3: f32 = rows > 3 ? largest(p3, count) : 0;
-      store<f32>(factors + at, m0 / MOST), store<f32>(factors + at, m1 / MOST, 4);
-      store<f32>(factors + at, m2 / MOST, 8), store<f32>(factors + at, m3 / MOST, 12);
-      const F0 = f32x4.splat(inverseOf(m0)), F1 = f32x4.splat(inverseOf(m1));
-      const F2 = f32x4.splat(inverseOf(m2)), F3 = f32x4.splat(inverseOf(m3));
-      let s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
-      for (let k: usize = 0; k < count; k += 4, place += 16) {
-        const n = count - k;
-        const x0 = rounded(p0 + k * 4, n, F0, round), x1 = rounded(p1 + k * 4, n, F1, round);
-        const x2 = rounded(p2 + k * 4, n, F2, round), x3 = rounded(p3 + k * 4, n, F3, round);
-        s0 = i32x4.add(s0, x0), s1 = i32x4.add(s1, x1), s2 = i32x4.add(s2, x2), s3 = i32x4.add(s3, x3);
-        v128.store(place, i8x16.narrow_i16x8_s(i16x8.narrow_i32x4_s(x0, x1), i16x8.narrow_i32x4_s(x2, x3)));
-      }
-      v128.store(starts + at, i32x4.mul(folded(folded(s0, s1), folded(s2, s3)), offset));
-      const rest = GROUP - ((count + 3) & ~3);
-      memory.fill(place, 0, rest * ROWS);
-      place += rest * ROWS;
+      v128.store(factors + at, f32x4.div(ranges, f32x4.splat(MOST)));
+      v128.store(starts + at, i32x4.mul(sums, offset));
     }
   }
 }
@@ -146,25 +114,13 @@ export function dotsRow(a: usize, flip: u32, K: usize, to: usize): void {
   const groups = groupsOf(K);
   const factors = to + padded(K);
   const starts = factors + groups * 4;
-  const round = v128.load32_splat(ROUNDING);
   for (let g: usize = 0; g < groups; g++) {
-    const k0 = g * GROUP;
-    const count = min(GROUP, K - k0);
-    const range = largest(a + k0 * 4, count);
+    const from = a + g * (GROUP * 4);
+    const count = min(GROUP, K - g * GROUP);
+    const range = largest(from, count);
+    const sum = bytesOf(from, count, factorOf(range, MOST), to + g * GROUP);
     store<f32>(factors + g * 4, range / MOST);
-    const factor = f32x4.splat(inverseOf(range));
-    let sum = zero();
-    let k: usize = 0;
-    for (; k < count; k += 4) {
-      const x = rounded(a + (k0 + k) * 4, count - k, factor, round);
-      sum = i32x4.add(sum, x);
-      const words = i16x8.narrow_i32x4_s(x, x);
-      v128.store32_lane(to + k0 + k, i8x16.narrow_i16x8_s(words, words), 0);
-    }
-    for (; k < GROUP; k += 4) store<u32>(to + k0 + k, 0);
-    sum = folded(sum, sum);
-    const total = i32x4.extract_lane(sum, 0) + i32x4.extract_lane(sum, 1);
-    store<i32>(starts + g * 4, flip ? -128 * total : 0);
+    store<i32>(starts + g * 4, flip ? -128 * sum : 0);
   }
 }
 
@@ -387,7 +343,7 @@ function sliceTransposed(
   const panels = (columns + PANEL - 1) / PANEL;
   const columnScales = codes + DEPTH * CODES; // (32)
   const numbers = columnScales + 128; // (32, 4)
-  const round = v128.load32_splat(ROUNDING);
+  const round = constant(2);
   for (let g: usize = 0; g < count; g++, codes += CODES, scales += 64) {
     const first = (group + g) * (GROUP / PANEL);
     const there = min<usize>(GROUP / PANEL, panels - first);
@@ -419,8 +375,7 @@ function sliceTransposed(
         }
       }
       v128.store(scales + q * 16, f32x4.div(most, f32x4.splat(MOST)));
-      const enough = f32x4.gt(most, f32x4.splat(1e-30));
-      const inverse = v128.and(f32x4.div(f32x4.splat(MOST), most), enough);
+      const inverse = factorsOf(most, MOST);
       let number = numbers;
       for (let to = codes + q * 16, end = to + CODES; to < end; to += 64, number += 64) {
         const n0 = rounded(number, 4, inverse, round), n1 = rounded(number + 16, 4, inverse, round);

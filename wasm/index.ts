@@ -24,7 +24,15 @@ export { lowRankRows, lowRankRowsScratch } from "./low_rank";
 export { constantsEnd, pages } from "./memory";
 export { matmul, matmulRows, matmulScratch } from "./matmul";
 export { measureRows } from "./codes";
-export { matmulNibbles, nibbleBytes, nibbleHeight, nibbleRows, nibbleScratch } from "./nibbles";
+export {
+  matmulNibbles,
+  nibbleBytes,
+  nibbleHeight,
+  nibbleRow,
+  nibbleRows,
+  nibbleScratch,
+  rowNibbles,
+} from "./nibbles";
 export {
   activationBytes,
   matmulRounded,

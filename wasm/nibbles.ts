@@ -4,30 +4,28 @@
  * numbers come out as of quantized.ts, and the same bits. (Gop/s on a Zen 4 core with 4, 16, 64 and 256 rows:
  * 97, 98, 98 and 97; by 16-bit products out of slices 39, 62, 73 and 75.)
  */
-import { blockBytes, codesPanelBytes, GROUP, Q4_CODES, STEPS } from "./codes";
+import { blockBytes, codesPanelBytes, GROUP, Q4_CODES, scaleColumns, STEPS } from "./codes";
 import { Q4 } from "./formats";
 import { finish } from "./matmul";
-import { BLOCK, blocksOf, factorOf, largest, LOW_HALVES, padded, rounded, ROUNDING, scaleColumns, folded } from "./quantized";
+import {
+  BLOCK,
+  blocksOf,
+  bytesOf,
+  bytesOfFour,
+  constant,
+  factorOf,
+  factorsOf,
+  groupsOf,
+  largest,
+  largestOfFour,
+  padded,
+  ROWS,
+  rowsPadded,
+} from "./rounding";
 import { fma, lane0, lane1, lane2, lane3, zero } from "./simd";
 
-/** Rows of a tile. */
-// @ts-ignore: decorator
-@inline
-const ROWS: usize = 4;
 /** The largest activation. */
 const MOST: f32 = 127;
-
-// @ts-ignore: decorator
-@inline
-function rowsPadded(M: usize): usize {
-  return (M + ROWS - 1) & ~(ROWS - 1);
-}
-
-// @ts-ignore: decorator
-@inline
-function groupsOf(K: usize): usize {
-  return padded(K) / GROUP;
-}
 
 /** Bytes of (M, K) activations as bytes, with their scales and sums. */
 export function nibbleBytes(M: usize, K: usize): usize {
@@ -42,42 +40,21 @@ export function nibbleRows(a: usize, M: usize, K: usize, to: usize, begin: usize
   const blocks = blocksOf(K), groups = groupsOf(K);
   const scales = to + rowsPadded(M) * padded(K);
   const sums = scales + rowsPadded(M) * blocks * 4;
-  const round = v128.load32_splat(ROUNDING);
   for (let i = begin; i < end; i += ROWS) {
     const rows = min(ROWS, M - i);
-    let place = to + i * padded(K);
-    let sum = sums + i * groups * 4;
     for (let b: usize = 0; b < blocks; b++) {
       const k0 = b * BLOCK;
       const count = min(BLOCK, K - k0);
-      // Rows that are not there are read as the first, and are zeros: their factor is 0.
-      const p0 = a + (i * K + k0) * 4;
-      const p1 = rows > 1 ? p0 + K * 4 : p0;
-      const p2 = rows > 2 ? p0 + K * 8 : p0;
-      const p3 = rows > 3 ? p0 + K * 12 : p0;
-      const m0 = largest(p0, count);
-      const m1: f32 = rows > 1 ? largest(p1, count) : 0;
-      const m2: f32 = rows > 2 ? largest(p2, count) : 0;
-      const m3: f32 = rows > 3 ? largest(p3, count) : 0;
-      const scale = scales + (i * blocks + b * ROWS) * 4;
-      store<f32>(scale, m0 / MOST), store<f32>(scale, m1 / MOST, 4);
-      store<f32>(scale, m2 / MOST, 8), store<f32>(scale, m3 / MOST, 12);
-      const F0 = f32x4.splat(factorOf(m0, MOST)), F1 = f32x4.splat(factorOf(m1, MOST));
-      const F2 = f32x4.splat(factorOf(m2, MOST)), F3 = f32x4.splat(factorOf(m3, MOST));
-      for (let g: usize = 0; g < count; g += GROUP, sum += ROWS * 4) {
-        let s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
-        for (let k = g, last = min(count, g + GROUP); k < last; k += 4, place += 16) {
-          const n = count - k;
-          const x0 = rounded(p0 + k * 4, n, F0, round), x1 = rounded(p1 + k * 4, n, F1, round);
-          const x2 = rounded(p2 + k * 4, n, F2, round), x3 = rounded(p3 + k * 4, n, F3, round);
-          s0 = i32x4.add(s0, x0), s1 = i32x4.add(s1, x1), s2 = i32x4.add(s2, x2), s3 = i32x4.add(s3, x3);
-          v128.store(place, i8x16.narrow_i16x8_s(i16x8.narrow_i32x4_s(x0, x1), i16x8.narrow_i32x4_s(x2, x3)));
-        }
-        v128.store(sum, folded(folded(s0, s1), folded(s2, s3)));
+      const from = a + (i * K + k0) * 4;
+      const ranges = largestOfFour(from, K * 4, rows, count);
+      v128.store(scales + (i * blocks + b * ROWS) * 4, f32x4.div(ranges, f32x4.splat(MOST)));
+      const factors = factorsOf(ranges, MOST);
+      for (let g: usize = 0; g < count; g += GROUP) {
+        const to4 = to + i * padded(K) + (k0 + g) * ROWS;
+        const sum = bytesOfFour(from + g * 4, K * 4, rows, min(GROUP, count - g), factors, to4);
+        v128.store(sums + (i * groups + (k0 + g) / GROUP * ROWS) * 4, sum);
       }
     }
-    const rest = padded(K) - ((K + 3) & ~3);
-    memory.fill(place, 0, rest * ROWS);
   }
 }
 
@@ -138,6 +115,25 @@ export function matmulNibbles(
   }
 }
 
+/** c + two products of bytes a lane of 16 bits; those of `w` have 7 bits. */
+// @ts-ignore: decorator
+@inline
+function dot8(c: v128, x: v128, w: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.add(c, i16x8.relaxed_dot_i8x16_i7x16_s(x, w));
+  const low = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(x), i16x8.extend_low_i8x16_s(w));
+  const high = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(x), i16x8.extend_high_i8x16_s(w));
+  return i16x8.add(c, i16x8.narrow_i32x4_s(low, high));
+}
+
+/** y + four columns' pairs of sums times their ratios − Σ x times their offsets; ratios lie twice, offsets alone in 32 bits. */
+// @ts-ignore: decorator
+@inline
+function scaled4(y: v128, pairs: v128, ratios: v128, offsets: v128, sum: v128): v128 {
+  return i32x4.sub(i32x4.add(y, i32x4.dot_i16x8_s(pairs, ratios)), i32x4.dot_i16x8_s(offsets, sum));
+}
+
+// Rows in fours
+
 /** Adds a row's eight sums of a group to those of its block. */
 // @ts-ignore: decorator
 @inline
@@ -174,7 +170,7 @@ function tile(
   whole: usize,
   out: usize,
 ): void {
-  const mask = v128.load32_splat(LOW_HALVES);
+  const mask = constant(0);
   const end = sums + groups * 16;
   while (sums < end) {
     const blockEnd = min(end, sums + BLOCK / GROUP * 16);
@@ -234,14 +230,64 @@ function addBlock(whole: usize, scale: v128, out: usize): void {
 
 // A single row
 
-/** c + two products of bytes a lane of 16 bits; those of `w` have 7 bits. */
-// @ts-ignore: decorator
-@inline
-function dot8(c: v128, x: v128, w: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.add(c, i16x8.relaxed_dot_i8x16_i7x16_s(x, w));
-  const low = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(x), i16x8.extend_low_i8x16_s(w));
-  const high = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(x), i16x8.extend_high_i8x16_s(w));
-  return i16x8.add(c, i16x8.narrow_i32x4_s(low, high));
+/** One row of K activations: `[K]` bytes, filled with zeros, its blocks' scales, its groups' sums. */
+export function nibbleRow(a: usize, K: usize, to: usize): void {
+  const scales = to + padded(K);
+  const sums = scales + blocksOf(K) * 4;
+  for (let b: usize = 0; b < blocksOf(K); b++) {
+    const k0 = b * BLOCK;
+    const count = min(BLOCK, K - k0);
+    const range = largest(a + k0 * 4, count);
+    store<f32>(scales + b * 4, range / MOST);
+    const factor = factorOf(range, MOST);
+    for (let g = k0, end = k0 + count; g < end; g += GROUP) {
+      store<i32>(sums + g / GROUP * 4, bytesOf(a + g * 4, min(GROUP, end - g), factor, to + g));
+    }
+  }
+}
+
+/**
+ * Panels of out (N) = activation(alpha · a (K) · b (K, N) + bias) + residual, reading each as one stream.
+ *
+ * @param a As {@linkcode nibbleRow} leaves it.
+ */
+export function rowNibbles(
+  a: usize,
+  b: usize,
+  out: usize,
+  N: usize,
+  K: usize,
+  alpha: f32,
+  flags: u32,
+  bias: usize,
+  residual: usize,
+  scratch: usize,
+  panelBegin: usize,
+  panelEnd: usize,
+): void {
+  const bytes = codesPanelBytes(Q4, K);
+  const groups = groupsOf(K);
+  const scales = a + padded(K);
+  const sums = scales + blocksOf(K) * 4;
+  for (let panel = panelBegin; panel < panelEnd; panel++) {
+    const steps = b + panel * bytes;
+    let block = steps + STEPS;
+    let y0 = zero(), y1 = zero(), y2 = zero(), y3 = zero();
+    for (let g: usize = 0; g < groups;) {
+      const last = min(groups, g + BLOCK / GROUP);
+      const s = v128.load32_splat(scales + (g / (BLOCK / GROUP)) * 4);
+      blockOfNibbles(a + g * GROUP, sums + g * 4, last - g, block, scratch);
+      block += (last - g) * blockBytes(Q4), g = last;
+      y0 = fma(f32x4.convert_i32x4_s(v128.load(scratch)), s, y0);
+      y1 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 16)), s, y1);
+      y2 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 32)), s, y2);
+      y3 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 48)), s, y3);
+    }
+    v128.store(scratch, y0), v128.store(scratch, y1, 16);
+    v128.store(scratch, y2, 32), v128.store(scratch, y3, 48);
+    scaleColumns(scratch, 1, steps);
+    finish(scratch, 0, 1, panel, N, out, alpha, flags, bias, residual);
+  }
 }
 
 /** c + the products of eight rows: four rows' codes are the lower halves of bytes, the next four's the upper ones. */
@@ -251,24 +297,16 @@ function eightRows(c: v128, codes: v128, x: v128, next: v128, mask: v128): v128 
   return dot8(dot8(c, x, v128.and(codes, mask)), next, v128.and(i16x8.shr_u(codes, 4), mask));
 }
 
-/** y + four columns' pairs of sums times their ratios − Σ x times their offsets; ratios lie twice, offsets alone in 32 bits. */
-// @ts-ignore: decorator
-@inline
-function scaled4(y: v128, pairs: v128, ratios: v128, offsets: v128, sum: v128): v128 {
-  return i32x4.sub(i32x4.add(y, i32x4.dot_i16x8_s(pairs, ratios)), i32x4.dot_i16x8_s(offsets, sum));
-}
-
 /**
- * A panel's sums over a block of groups, by 8-bit products of activations that are bytes: a 4-bit code times a byte stays so
- * small that a group's pairs of sums hold in 16 bits. The same whole numbers come out as of 16-bit ones. All sixteen
- * columns at once, for what spreads the activations counts.
+ * A panel's sums over a block of groups, all sixteen columns at once, for what spreads the
+ * activations counts.
  *
  * @param x The activations as bytes.
  * @param sums Each group's Σ x.
  */
-export function blockOfNibbles(x: usize, sums: usize, groups: usize, block: usize, to: usize): void {
+function blockOfNibbles(x: usize, sums: usize, groups: usize, block: usize, to: usize): void {
   let y0 = zero(), y1 = zero(), y2 = zero(), y3 = zero();
-  const mask = v128.load32_splat(LOW_HALVES);
+  const mask = constant(0);
   for (const end = sums + groups * 4; sums < end; sums += 4, block += blockBytes(Q4)) {
     let a = zero(), b = zero(), c = zero(), d = zero();
     let p = block + Q4_CODES;

@@ -15,22 +15,26 @@
  * A product with the transpose (LoRA's backward pass) sums over the columns, whose steps differ: its weights are
  * rounded anew to 13 bits, by a step for each row, slice by slice.
  */
-import { blockBytes, codesPanelBytes, GROUP, offsetsAt, Q4_CODES, Q8_CODES, ratiosAt, STEPS } from "./codes";
+import { blockBytes, codesPanelBytes, GROUP, Q4_CODES, Q8_CODES, ratiosAt, scaleColumns, STEPS } from "./codes";
 import { Q4, Q8 } from "./formats";
 import { finish, WIDE } from "./matmul";
-import { blockOfNibbles } from "./nibbles";
+import {
+  BLOCK,
+  blocksOf,
+  constant,
+  factorOf,
+  folded,
+  groupsOf,
+  largest,
+  padded,
+  rounded,
+  ROWS,
+  rowsPadded,
+} from "./rounding";
 import { fma, zero } from "./simd";
 import { dot, tileRounded, tileRoundedWide } from "./tile_rounded";
 import { PANEL } from "./weights";
 
-/** Columns of `a` that share a scale, rows of a slice. */
-// @ts-ignore: decorator
-@inline
-export const BLOCK: usize = 256;
-/** Rows of a tile. */
-// @ts-ignore: decorator
-@inline
-const ROWS: usize = 4;
 /**
  * The largest activation. With weights of at most 4064, 256 products of 12 bits stay below 2³¹. Forward, 4-bit weights meet
  * 8 bits, as llama.cpp's do: 16 levels of a weight err by far more, and half of the products of a row are saved.
@@ -40,69 +44,9 @@ const ROWS: usize = 4;
 function mostOf(kind: u32, transposed: bool): f32 {
   return kind == Q4 && !transposed ? 127 : 2047;
 }
-/**
- * As in `math.ts`, constants of loops come from memory. 0: the low halves of bytes; 1: the low half of a word; 2: 1.5 · 2²³,
- * which rounds a float that it is added to, to a whole number in its lowest bits; 3, 4: half a byte, a byte of a half word.
- */
-const CONSTANTS: usize = memory.data<u32>([0x0f0f0f0f, 0xffff, 0x4b400000, 0x000f000f, 0x00ff00ff]);
-
-/** Where the number lies that rounds, and where the mask of bytes' low halves. */
-export const ROUNDING: usize = CONSTANTS + 8;
-export const LOW_HALVES: usize = CONSTANTS;
-
-// @ts-ignore: decorator
-@inline
-function constant(i: usize): v128 {
-  return v128.load32_splat(CONSTANTS + i * 4);
-}
-
-// @ts-ignore: decorator
-@inline
-export function padded(K: usize): usize {
-  return (K + GROUP - 1) & ~(GROUP - 1);
-}
-
-// @ts-ignore: decorator
-@inline
-export function blocksOf(K: usize): usize {
-  return (K + BLOCK - 1) / BLOCK;
-}
-
 /** Bytes of (M, K) activations as whole numbers. */
 export function activationBytes(M: usize, K: usize): usize {
-  const rows = (M + ROWS - 1) & ~(ROWS - 1);
-  return rows * (padded(K) * 2 + blocksOf(K) * 4) + (padded(K) / GROUP) * 4 + padded(K) * 2;
-}
-
-/** Four numbers times a factor as whole numbers. */
-// @ts-ignore: decorator
-@inline
-export function rounded(p: usize, count: usize, factor: v128, round: v128): v128 {
-  let x = v128.load(p);
-  if (count < 4) {
-    x = v128.load32_zero(p);
-    if (count > 1) x = v128.load32_lane(p, x, 1, 4);
-    if (count > 2) x = v128.load32_lane(p, x, 2, 8);
-  }
-  return i32x4.sub(f32x4.add(f32x4.mul(x, factor), round), round);
-}
-
-/** The largest |x| of `count` numbers; NaN if one is. */
-export function largest(x: usize, count: usize): f32 {
-  let most = zero();
-  let i: usize = 0;
-  for (; i + 4 <= count; i += 4) most = f32x4.max(most, f32x4.abs(v128.load(x + i * 4)));
-  const two = f32x4.max(most, v128.shuffle<i32>(most, most, 2, 3, 0, 1));
-  let one = max<f32>(f32x4.extract_lane(two, 0), f32x4.extract_lane(two, 1));
-  for (; i < count; i++) one = max<f32>(one, abs<f32>(load<f32>(x + i * 4)));
-  return one;
-}
-
-/** What a block's numbers are multiplied by to be at most `most`; 0 where all are 0, or so small that they may pass for it. */
-// @ts-ignore: decorator
-@inline
-export function factorOf(largest: f32, most: f32): f32 {
-  return largest > 1e-30 ? most / largest : 0;
+  return rowsPadded(M) * (padded(K) * 2 + blocksOf(K) * 4);
 }
 
 /**
@@ -120,10 +64,9 @@ export function roundRows(
   end: usize,
 ): void {
   const most = mostOf(kind, transposed);
-  const rowsPadded = (M + ROWS - 1) & ~(ROWS - 1);
   const depth = padded(K);
   const blocks = blocksOf(K);
-  const scales = to + rowsPadded * depth * 2;
+  const scales = to + rowsPadded(M) * depth * 2;
   const round = constant(2);
   for (let i = begin; i < end; i += ROWS) {
     const rows = min(ROWS, M - i);
@@ -161,17 +104,13 @@ export function roundRows(
   }
 }
 
-/**
- * One row of K activations as whole numbers: `[K]`, filled with zeros, its scales, each group's sum and, for 4-bit weights, the
- * numbers once more as bytes.
- */
-export function roundRow(a: usize, kind: u32, K: usize, to: usize): void {
-  const most = mostOf(kind, false);
+/** One row of K activations as whole numbers for 8-bit weights: `[K]`, filled with zeros, then its scales. */
+export function roundRow(a: usize, K: usize, to: usize): void {
+  const most = mostOf(Q8, false);
   const depth = padded(K);
   const blocks = blocksOf(K);
   const scales = to + depth * 2;
   const round = constant(2);
-  const sums = scales + blocks * 4;
   for (let b: usize = 0; b < blocks; b++) {
     const k0 = b * BLOCK;
     const count = min(BLOCK, K - k0);
@@ -185,25 +124,11 @@ export function roundRow(a: usize, kind: u32, K: usize, to: usize): void {
   }
   const used = (K + 3) & ~3;
   memory.fill(to + used * 2, 0, (depth - used) * 2);
-  if (kind == Q8) return;
-  const ones = i16x8.splat(1);
-  for (let k: usize = 0; k < depth; k += GROUP) {
-    let sum = i32x4.dot_i16x8_s(v128.load(to + k * 2), ones);
-    sum = i32x4.add(sum, i32x4.dot_i16x8_s(v128.load(to + k * 2, 16), ones));
-    sum = i32x4.add(sum, i32x4.dot_i16x8_s(v128.load(to + k * 2, 32), ones));
-    sum = i32x4.add(sum, i32x4.dot_i16x8_s(v128.load(to + k * 2, 48), ones));
-    sum = i32x4.add(sum, v128.shuffle<i32>(sum, sum, 2, 3, 0, 1));
-    store<i32>(sums + k / 8, i32x4.extract_lane(sum, 0) + i32x4.extract_lane(sum, 1));
-  }
-  const bytes = sums + depth / 8;
-  for (let k: usize = 0; k < depth; k += 16) {
-    v128.store(bytes + k, i8x16.narrow_i16x8_s(v128.load(to + k * 2), v128.load(to + k * 2, 16)));
-  }
 }
 
 /** How many rows a call of {@linkcode matmulRounded} takes at once: a block of their activations fits a cache. */
 export function roundedRows(M: usize): usize {
-  return min<usize>(256, (M + ROWS - 1) & ~(ROWS - 1));
+  return min<usize>(256, rowsPadded(M));
 }
 
 /** So few rows are multiplied panel by panel: all of their activations fit a cache, and weights are read in one stream. */
@@ -256,7 +181,7 @@ export function matmulRounded(
   const strips = factors + 1152;
   const depth = padded(K);
   const blocks = blocksOf(K);
-  const scales = a + ((M + ROWS - 1) & ~(ROWS - 1)) * depth * 2;
+  const scales = a + rowsPadded(M) * depth * 2;
   const height = roundedRows(M);
   const group = groupPanels(height);
   // Of the packed matrix, which the transposed product sees from its other side.
@@ -294,19 +219,6 @@ export function matmulRounded(
         finish(strip, i, rows, panel, N, out, alpha, flags, bias, residual);
       }
     }
-  }
-}
-
-/** Multiplies 16 columns by their steps. */
-// @ts-ignore: decorator
-@inline
-export function scaleColumns(strip: usize, rows: usize, steps: usize): void {
-  const s0 = v128.load(steps), s1 = v128.load(steps, 16), s2 = v128.load(steps, 32), s3 = v128.load(steps, 48);
-  for (let r: usize = 0; r < rows; r++, strip += 64) {
-    v128.store(strip, f32x4.mul(v128.load(strip), s0));
-    v128.store(strip, f32x4.mul(v128.load(strip, 16), s1), 16);
-    v128.store(strip, f32x4.mul(v128.load(strip, 32), s2), 32);
-    v128.store(strip, f32x4.mul(v128.load(strip, 48), s3), 48);
   }
 }
 
@@ -461,14 +373,13 @@ function sliceTransposed(
 }
 
 /**
- * Panels of out (N) = activation(alpha · a (K) · b (K, N) + bias) + residual, reading each as one stream.
+ * Panels of out (N), with 8-bit weights, = activation(alpha · a (K) · b (K, N) + bias) + residual, reading each as one stream.
  *
  * @param a As {@linkcode roundRow} leaves it.
  */
 export function rowRounded(
   a: usize,
   b: usize,
-  kind: u32,
   out: usize,
   N: usize,
   K: usize,
@@ -480,11 +391,9 @@ export function rowRounded(
   panelBegin: usize,
   panelEnd: usize,
 ): void {
-  const bytes = codesPanelBytes(kind, K);
-  const groups = padded(K) / GROUP;
+  const bytes = codesPanelBytes(Q8, K);
+  const groups = groupsOf(K);
   const scales = a + padded(K) * 2;
-  const sums = scales + blocksOf(K) * 4;
-  const numbers = sums + groups * 4;
   for (let panel = panelBegin; panel < panelEnd; panel++) {
     const steps = b + panel * bytes;
     let block = steps + STEPS;
@@ -492,14 +401,9 @@ export function rowRounded(
     for (let g: usize = 0; g < groups;) {
       const last = min(groups, g + BLOCK / GROUP);
       const s = v128.load32_splat(scales + (g / (BLOCK / GROUP)) * 4);
-      if (kind == Q4) {
-        blockOfNibbles(numbers + g * GROUP, sums + g * 4, last - g, block, scratch);
-        block += (last - g) * blockBytes(kind), g = last;
-      } else {
-        v128.store(scratch, zero()), v128.store(scratch, zero(), 16);
-        v128.store(scratch, zero(), 32), v128.store(scratch, zero(), 48);
-        for (; g < last; g++, block += blockBytes(kind)) groupOf8(a + g * (GROUP * 2), block, scratch);
-      }
+      v128.store(scratch, zero()), v128.store(scratch, zero(), 16);
+      v128.store(scratch, zero(), 32), v128.store(scratch, zero(), 48);
+      for (; g < last; g++, block += blockBytes(Q8)) groupOf8(a + g * (GROUP * 2), block, scratch);
       y0 = fma(f32x4.convert_i32x4_s(v128.load(scratch)), s, y0);
       y1 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 16)), s, y1);
       y2 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 32)), s, y2);
@@ -510,13 +414,6 @@ export function rowRounded(
     scaleColumns(scratch, 1, steps);
     finish(scratch, 0, 1, panel, N, out, alpha, flags, bias, residual);
   }
-}
-
-/** Neighbouring lanes' sums: four columns' out of two vectors that hold two of each. */
-// @ts-ignore: decorator
-@inline
-export function folded(low: v128, high: v128): v128 {
-  return i32x4.add(v128.shuffle<i32>(low, high, 0, 2, 4, 6), v128.shuffle<i32>(low, high, 1, 3, 5, 7));
 }
 
 /** Four columns' sums, from column j / 4, times their ratios, added to what `to` holds. */

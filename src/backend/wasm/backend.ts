@@ -158,11 +158,8 @@ export class WasmBackend extends Store implements tensor.Backend {
     // Packed along its columns, a matrix is its own transpose to the kernels.
     const transposed = packed ? transposeB !== (b.axis === 1) : transposeB;
     const wide = M > 1 && this.#turbo.takes(M * N * K, () => this.#measure());
-    if (packed && b.format === "q8" && this.#dots !== "none" && !args.precise) {
-      return this.#dotted(args, b, transposed, M, N, K);
-    }
     if (packed && (b.format === "q8" || b.format === "q4")) {
-      return this.#rounded(args, b, transposed, M, N, K, wide);
+      return this.#quantized(args, b, transposed, M, N, K, wide);
     }
     const kind = packed ? KINDS[b.format] : KINDS.plain;
     const gathered = packed && transposed;
@@ -199,7 +196,7 @@ export class WasmBackend extends Store implements tensor.Backend {
   }
 
   /** A product with an 8- or 4-bit weight, whose activations are rounded to whole numbers first. */
-  #rounded(
+  #quantized(
     args: tensor.MatmulArgs,
     b: PackedMatrix,
     transposed: boolean,
@@ -208,101 +205,90 @@ export class WasmBackend extends Store implements tensor.Backend {
     K: number,
     wide: boolean,
   ): void {
+    const dots = b.format === "q8" && this.#dots !== "none" && !args.precise;
+    const flip = FLIP[this.#dots];
     const kind = KINDS[b.format];
     const weight = this.alive(b.memory, "matmul: b");
+    const { pointer } = weight;
     const a = this.at(args.a, "matmul: a");
     const out = this.at(args.out, "matmul: out");
-    const after = [args.alpha ?? 1, ...this.#epilogue(args, M, N, wide)] as const;
+    const after = [args.alpha ?? 1, ...this.#epilogue(args, M, N, wide && !dots)] as const;
     const panels = Math.ceil(N / PANEL);
-    const bytes = aligned(this.call.activationBytes(M, K) >>> 0);
     if (M === 1 && !transposed) {
-      const { scratch, stride } = this.scratch(64, bytes);
-      const activations = scratch - bytes;
-      this.call.roundRow(a, kind, K, activations);
+      const bytes = b.format === "q4" ? "nibbleBytes" : dots ? "dotsBytes" : "activationBytes";
+      const { activations, scratch, stride } = this.#activations(this.call[bytes](M, K), 64);
+      const shared = { cost: ROUNDED_OF_ONE[b.format] * K * PANEL, stride };
+      const rest = [out, N, K, ...after, scratch, 0, panels] as const;
+      if (b.format === "q4") {
+        this.call.nibbleRow(a, K, activations);
+        this.share({ kernel: "rowNibbles", ...shared }, activations, pointer, ...rest);
+      } else if (dots) {
+        this.call.dotsRow(a, flip, K, activations);
+        this.share({ kernel: "rowDots", ...shared }, activations, pointer, flip, ...rest);
+      } else {
+        this.call.roundRow(a, K, activations);
+        this.share({ kernel: "rowRounded", ...shared }, activations, pointer, ...rest);
+      }
+      return;
+    }
+    const product = { M, N, K, multiple: 4, pack: 0 };
+    const slower = Math.max(1, 4 / M);
+    const rounding = { cost: 0.5 * K };
+    const sizes = [out, M, N, K, ...after] as const;
+    const whole = [0, M, 0, panels] as const;
+    if (dots) {
+      const { activations, scratch, stride } = this.#activations(
+        this.call.dotsBytes(M, K),
+        this.call.dotsScratch(M, K, transposed),
+      );
+      const cut = { ...product, height: this.call.dotsHeight(M) >>> 0, bring: transposed ? 0.25 : 0.01 };
+      this.share({ kernel: "dotsRows", ...rounding }, ...[a, flip, M, K, activations, 0, M] as const);
       this.share(
-        { kernel: "rowRounded", cost: ROUNDED_OF_ONE[b.format] * K * PANEL, stride },
-        ...[activations, weight.pointer, kind, out, N, K, ...after, scratch, 0, panels] as const,
+        { kernel: "matmulDots", cost: DOTTED * slower, stride, product: cut },
+        ...[activations, pointer, flip, transposed, ...sizes, scratch, ...whole] as const,
       );
       return;
     }
     if (b.format === "q4" && !transposed && !wide) {
-      const bytes = aligned(this.call.nibbleBytes(M, K) >>> 0);
-      const { scratch, stride } = this.scratch(this.call.nibbleScratch(M) >>> 0, bytes);
-      const activations = scratch - bytes;
-      this.share({ kernel: "nibbleRows", cost: 0.5 * K }, ...[a, M, K, activations, 0, M] as const);
-      const product = { M, N, K, multiple: 4, height: this.call.nibbleHeight(M) >>> 0, pack: 0, bring: 0 };
+      const { activations, scratch, stride } = this.#activations(
+        this.call.nibbleBytes(M, K),
+        this.call.nibbleScratch(M),
+      );
+      const cut = { ...product, height: this.call.nibbleHeight(M) >>> 0, bring: 0 };
+      this.share({ kernel: "nibbleRows", ...rounding }, ...[a, M, K, activations, 0, M] as const);
       this.share(
-        { kernel: "matmulNibbles", cost: NIBBLES * Math.max(1, 4 / M), stride, product },
-        ...[activations, weight.pointer, out, M, N, K, ...after, scratch, 0, M, 0, panels] as const,
+        { kernel: "matmulNibbles", cost: NIBBLES * slower, stride, product: cut },
+        ...[activations, pointer, ...sizes, scratch, ...whole] as const,
       );
       return;
     }
     if (transposed && !weight.measured) {
       this.share(
         { kernel: "measureRows", cost: 0.5 * 32 * K },
-        ...[kind, weight.pointer, N, K, 0, Math.ceil(N / 32)] as const,
+        ...[kind, pointer, N, K, 0, Math.ceil(N / 32)] as const,
       );
       weight.measured = true;
     }
-    const { scratch, stride } = this.scratch(this.call.roundedScratch(M, N) >>> 0, bytes);
-    const activations = scratch - bytes;
+    const { activations, scratch, stride } = this.#activations(
+      this.call.activationBytes(M, K),
+      this.call.roundedScratch(M, N),
+    );
+    const cut = { ...product, height: this.call.roundedRows(M) >>> 0, bring: transposed ? 0.2 : 0.1 };
     this.share(
-      { kernel: "roundRows", cost: 0.5 * K },
+      { kernel: "roundRows", ...rounding },
       ...[a, kind, transposed, M, K, activations, 0, M] as const,
     );
-    const product = {
-      ...{ M, N, K, multiple: 4, height: this.call.roundedRows(M) >>> 0 },
-      ...{ pack: 0, bring: transposed ? 0.2 : 0.1 },
-    };
     this.share(
-      {
-        kernel: "matmulRounded",
-        cost: (wide ? ROUNDED_WIDE : ROUNDED) * Math.max(1, 4 / M),
-        stride,
-        product,
-      },
-      ...[activations, weight.pointer, kind, transposed, out, M, N, K, ...after] as const,
-      ...[scratch, 0, M, 0, panels] as const,
+      { kernel: "matmulRounded", cost: (wide ? ROUNDED_WIDE : ROUNDED) * slower, stride, product: cut },
+      ...[activations, pointer, kind, transposed, ...sizes, scratch, ...whole] as const,
     );
   }
 
-  /** A product with an 8-bit weight by the processor's dot products of bytes. */
-  #dotted(
-    args: tensor.MatmulArgs,
-    b: PackedMatrix,
-    transposed: boolean,
-    M: number,
-    N: number,
-    K: number,
-  ): void {
-    const flip = FLIP[this.#dots];
-    const { pointer } = this.alive(b.memory, "matmul: b");
-    const a = this.at(args.a, "matmul: a");
-    const out = this.at(args.out, "matmul: out");
-    const after = [args.alpha ?? 1, ...this.#epilogue(args, M, N, false)] as const;
-    const panels = Math.ceil(N / PANEL);
-    const bytes = aligned(this.call.dotsBytes(M, K) >>> 0);
-    if (M === 1 && !transposed) {
-      const { scratch, stride } = this.scratch(64, bytes);
-      const activations = scratch - bytes;
-      this.call.dotsRow(a, flip, K, activations);
-      this.share(
-        { kernel: "rowDots", cost: ROUNDED_OF_ONE.q8 * K * PANEL, stride },
-        ...[activations, pointer, flip, out, N, K, ...after, scratch, 0, panels] as const,
-      );
-      return;
-    }
-    const { scratch, stride } = this.scratch(this.call.dotsScratch(M, K, transposed) >>> 0, bytes);
-    const activations = scratch - bytes;
-    this.share({ kernel: "dotsRows", cost: 0.5 * K }, ...[a, flip, M, K, activations, 0, M] as const);
-    const product = {
-      ...{ M, N, K, multiple: 4, height: this.call.dotsHeight(M) >>> 0 },
-      ...{ pack: 0, bring: transposed ? 0.25 : 0.01 },
-    };
-    this.share(
-      { kernel: "matmulDots", cost: DOTTED * Math.max(1, 4 / M), stride, product },
-      ...[activations, pointer, flip, transposed, out, M, N, K, ...after, scratch, 0, M, 0, panels] as const,
-    );
+  /** Memory for rounded activations, and each thread's scratch memory behind it. */
+  #activations(bytes: number, each: number): { activations: number; scratch: number; stride: number } {
+    const common = aligned(bytes >>> 0);
+    const { scratch, stride } = this.scratch(each >>> 0, common);
+    return { activations: scratch - common, scratch, stride };
   }
 
   embedding({ wte, wpe, tokens, positions, out }: tensor.EmbeddingArgs): void {

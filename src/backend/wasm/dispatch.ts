@@ -41,6 +41,7 @@ const CUTS = {
   packStored: ["begin", 1],
   roundRows: ["begin", 4],
   rowDots: ["panelBegin", 1],
+  rowNibbles: ["panelBegin", 1],
   rowRounded: ["panelBegin", 1],
   sample: ["begin", 1],
   squareParts: ["begin", 1],
