@@ -12,9 +12,9 @@
  * A product with the transpose sums over the columns, whose steps differ: its weights are rounded anew, with a scale for
  * each row and 32 columns, slice by slice.
  *
- * No machine with such an instruction was at hand. With a multiply-add in its place, which has its operands, latency and
- * throughput on a Zen 4 core and gives numbers without meaning, these kernels do 116, 130, 135 and 133 Gop/s a core with 4,
- * 16, 64 and 1024 rows, and with the transpose of 1024 rows 115; those of quantized.ts 47, 67, 73, 74 and 72.
+ * No machine with such an instruction was at hand, and its speed was not measured. With a multiply-add in its place, which
+ * takes as many operands and gives numbers without meaning, these kernels do 116, 130, 135 and 133 Gop/s on a Zen 4 core
+ * with 4, 16, 64 and 1024 rows, and with the transpose of 1024 rows 115; those of quantized.ts 47, 67, 73, 74 and 72.
  */
 import { codesPanelBytes, blockBytes, GROUP, Q8_CODES, ratiosAt, STEPS } from "./codes";
 import { Q8 } from "./formats";

@@ -131,7 +131,7 @@ export async function describeBackends(): Promise<BackendDescriptions> {
     : { active: false, gain: 0 };
   const wasm: WasmDescription = {
     description: instructionSet
-      ? describe(instructionSet, cores(), await findDots(instructionSet), turbo.active)
+      ? describe(instructionSet, cores(), await findDots(instructionSet, cores() > 1), turbo.active)
       : "WebAssembly without SIMD: cannot be used",
     ...{ instructionSet, turbo },
     maximumBytes: 65536 * 65536,

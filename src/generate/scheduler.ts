@@ -391,14 +391,15 @@ export class Scheduler implements Disposable {
         arena.upload(Uint32Array.from(rows, (row) => row[name]));
       const network = model.networkWith(null);
       const counted = this.#countedRows(scoring, choosing);
-      const updates = this.bank.updates(arena, network, rows.map(({ adapter }) => adapter), counted);
+      const some = counted.length < rows.length ? counted : undefined;
+      const updates = this.bank.updates(arena, network, rows.map(({ adapter }) => adapter), some);
       const ops = new Ops(arena, null, undefined, updates);
       const [slots, positions, blocks] = [column("slot"), column("position"), this.#cache.table()];
       const hidden = network.forward(ops, {
         tokens: column("token"),
         positions,
         context: { cache: (layer) => this.#cache.view(layer, { slots, positions, blocks }) },
-        counted: counted.length < rows.length ? arena.upload(Uint32Array.from(counted)) : undefined,
+        counted: some && arena.upload(Uint32Array.from(some)),
       });
       const places = new Map(counted.map((row, place) => [row, place]));
       const logitsOf = (rows: number[]) => {

@@ -153,18 +153,19 @@ export class Deberta {
         ops.embedding(embeddings.word_embeddings, embeddings.places, tokens, places),
       )
     );
+    // The convolution beside the first layer takes all of that one's rows.
+    const early = layer.length > (conv ? 1 : 0);
     let x = embedded;
     for (const [index, each] of layer.entries()) {
       const before = x;
-      const convolved = conv && index === 0;
       const last = index === layer.length - 1;
       x = ops.scope(() => {
-        const output = encode(ops, config, each, before, sequences, last && !convolved ? first : undefined);
-        return convolved ? convolve(ops, config, conv, embedded, output, neighbours) : output;
+        const output = encode(ops, config, each, before, sequences, last && early ? first : undefined);
+        return conv && index === 0 ? convolve(ops, config, conv, embedded, output, neighbours) : output;
       });
       ops.discard(before);
     }
-    return ops.dense(x.shape[0] === first.length ? x : ops.gather(x, first), pooler);
+    return ops.dense(early ? x : ops.gather(x, first), pooler);
   }
 }
 

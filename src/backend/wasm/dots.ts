@@ -22,8 +22,8 @@ export function dotsOf(kernels: Kernels): Dots {
   return DOTS[kernels.dotsOf()];
 }
 
-/** The same of a build. */
-export async function findDots(set: InstructionSet): Promise<Dots> {
-  const { module } = await compile(set);
-  return dotsOf(instantiate(module, new Heap().memory));
+/** The same of a build; `shared` as it is used elsewhere, for each is compiled once. */
+export async function findDots(set: InstructionSet, shared = false): Promise<Dots> {
+  const { module } = await compile(set, shared);
+  return dotsOf(instantiate(module, new Heap(undefined, shared).memory));
 }
