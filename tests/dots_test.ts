@@ -1,30 +1,32 @@
 /**
- * Products with 8-bit weights by dot products of bytes. What this processor has decides what is computed with by default;
+ * Products with 8-bit weights by products of bytes. What this processor has decides what is computed with by default;
  * here the strict build, which does in several instructions what a processor may have one for, stands for those that
- * take the second operand's bytes for unsigned (AVX-VNNI) and for signed (AVX-VNNI-INT8, ARM).
+ * take the second operand's bytes for unsigned (AVX-VNNI) and for signed (AVX-VNNI-INT8, ARM), and for pairs (x86 else).
  */
 import { assert, assertEquals } from "@std/assert";
 import { openWasmBackend } from "../src/backend/wasm/backend.ts";
-import { type Dots, findDots } from "../src/backend/wasm/dots.ts";
+import { type Dots, findDots, WORDS } from "../src/backend/wasm/dots.ts";
 import { GPT2 } from "../src/gpt2.ts";
 import { Lora } from "../src/model/lora.ts";
 import { RewardModel } from "../src/score/reward.ts";
 import type { Backend } from "../src/tensor/backend.ts";
 import { train } from "../src/train/trainer.ts";
+import { bytesStep } from "./support/backends.ts";
 import { suite } from "./support/cases.ts";
 import { type Case, compare, Lab } from "./support/lab.ts";
 import { EXPECTED, withModel } from "./support/deberta.ts";
 import { fixture } from "./support/models.ts";
 
-const KINDS = ["unsigned", "signed"] as const;
-/** Activations have 8 bits, and weights once more if they are summed over their other way. */
-const all = suite({ activationStep: (_, transposed) => (transposed ? 2 : 1) * 0.5 / 127 });
+const KINDS = ["unsigned", "signed", "pairs"] as const;
 /** What 8-bit weights have to do with. */
-const CASES: Record<string, Case> = Object.fromEntries(
-  ["matmul with packed weights", "embedding"].flatMap((kernel) =>
-    Object.entries(all[kernel]).filter(([name]) => /q8/.test(name))
-  ),
-);
+function casesOf(dots: Dots): Record<string, Case> {
+  const all = suite({ activationStep: (_, transposed) => bytesStep(dots, transposed) });
+  return Object.fromEntries(
+    ["matmul with packed weights", "embedding"].flatMap((kernel) =>
+      Object.entries(all[kernel]).filter(([name]) => /q8/.test(name))
+    ),
+  );
+}
 
 /** More than one slice of the transpose, more than one height of rows, and what fills neither. */
 const LARGE: [M: number, N: number, K: number][] = [[1, 40, 600], [5, 33, 1100], [530, 17, 545], [
@@ -45,8 +47,8 @@ async function products(
   backend: Backend,
   [M, N, K]: [number, number, number],
   weights: Float32Array,
+  a = numbers(M * K, 1),
 ): Promise<{ a: Float32Array; b: Float32Array; outputs: Float32Array[] }> {
-  const a = numbers(M * K, 1);
   const x = backend.upload(a, [M, K]);
   const outputs = [];
   const plain = backend.pack(weights, K, N, "q8");
@@ -63,11 +65,12 @@ async function products(
 }
 
 for (const dots of KINDS) {
-  Deno.test(`${dots} dot products agree with the float64 reference`, async () => {
-    assert(Object.keys(CASES).length > 100);
+  Deno.test(`${dots}: products of bytes agree with the float64 reference`, async () => {
+    const cases = casesOf(dots);
+    assert(Object.keys(cases).length > 100);
     using backend = await open(dots);
-    assert(backend.description.includes("8-bit dot products"), backend.description);
-    await compare(backend, CASES);
+    assert(backend.description.includes(WORDS[dots]), backend.description);
+    await compare(backend, cases);
   });
 
   Deno.test(`${dots}: a row has the same bits alone and in a batch, on 1, 2 and 3 threads`, async () => {
@@ -105,10 +108,10 @@ for (const dots of KINDS) {
 
 Deno.test("whether a processor takes bytes for signed or unsigned changes no bit", async () => {
   const outcomes = [];
-  for (const dots of KINDS) {
+  for (const dots of ["unsigned", "signed"] as const) {
     using backend = await open(dots);
     const outcome = [];
-    for (const run of Object.values(CASES)) {
+    for (const run of Object.values(casesOf(dots))) {
       const lab = new Lab(backend, false);
       run(lab);
       outcome.push((await lab.finish()).outputs.map(({ content }) => content));
@@ -137,23 +140,19 @@ Deno.test("numbers that are none stay none, and zeros are zeros", async () => {
   result.subarray(2 * N).forEach((y, n) => assert(Math.abs(y - row[n]) <= 1e-6, `${y}, not ${row[n]}`));
 });
 
-// The relaxed build's instruction: where weights have no sign every processor agrees about seven bits of them.
+// The relaxed build's instructions: every processor agrees about seven bits of activations that have no sign.
 for (const dots of KINDS) {
   const own = await findDots("relaxed").catch(() => "none");
-  const everywhere = dots === "signed";
   Deno.test({
     name: `relaxed: the instruction itself, ${dots}`,
-    ignore: !everywhere && own !== dots,
+    ignore: dots === "unsigned" && own !== dots,
     async fn() {
       using backend = await openWasmBackend({ instructionSet: "relaxed", threads: 1, dots });
       for (const size of LARGE) {
         const [M, N, K] = size;
         const weights = numbers(K * N, 5);
-        const { a, b, outputs } = await products(
-          backend,
-          size,
-          everywhere ? weights.map(Math.abs) : weights,
-        );
+        const rows = numbers(M * K, 1).map((x) => dots === "signed" ? Math.abs(x) : x);
+        const { a, b, outputs } = await products(backend, size, weights, rows);
         const most = Math.max(...outputs[0].map(Math.abs));
         for (let m = 0; m < M; m += 3) {
           for (let n = 0; n < N; n++) {
@@ -165,7 +164,7 @@ for (const dots of KINDS) {
         }
         // The transpose is another matrix, of the same numbers: strict's answer is what it should be.
         using strict = await open(dots);
-        const other = await products(strict, size, everywhere ? weights.map(Math.abs) : weights);
+        const other = await products(strict, size, weights, rows);
         other.outputs.forEach((expected, i) =>
           expected.forEach((y, j) => {
             assert(
@@ -182,15 +181,16 @@ for (const dots of KINDS) {
 Deno.test("what asks for more than eight bits of its rows gets them, as rewards do", () =>
   withModel(EXPECTED.cases["as DeBERTa-v3"], async (directory) => {
     const scores = [];
-    for (const dots of ["none", "unsigned"] as const) {
+    for (const dots of ["none", "unsigned", "pairs"] as const) {
       using backend = await open(dots);
       using reward = await RewardModel.load(directory, { backend, weights: "q8" });
       scores.push(await reward.score(EXPECTED.pairs));
     }
     assertEquals(scores[0], scores[1]);
+    assertEquals(scores[0], scores[2]);
   }));
 
-Deno.test("an 8-bit base trains by dot products as it does without", async () => {
+Deno.test("an 8-bit base trains by products of bytes as it does without", async () => {
   const losses: number[][] = [];
   for (const dots of ["none", ...KINDS] as const) {
     using backend = await open(dots);
@@ -205,5 +205,7 @@ Deno.test("an 8-bit base trains by dot products as it does without", async () =>
     losses.push(some);
   }
   assertEquals(losses[1], losses[2]);
-  losses[0].forEach((loss, i) => assert(Math.abs(loss - losses[1][i]) <= 0.01 * loss, `${losses}`));
+  losses[0].forEach((loss, i) => {
+    for (const bytes of [1, 3]) assert(Math.abs(loss - losses[bytes][i]) <= 0.01 * loss, `${losses}`);
+  });
 });

@@ -5,7 +5,7 @@ import type { Backend } from "../src/tensor/backend.ts";
 import { uniform } from "../src/tensor/random.ts";
 import type { Tensor, WeightFormat } from "../src/tensor/tensor.ts";
 import { createWasmBackend } from "../src/backend/wasm/backend.ts";
-import { findDots } from "../src/backend/wasm/dots.ts";
+import { findDots, WORDS } from "../src/backend/wasm/dots.ts";
 import { Heap } from "../src/backend/wasm/heap.ts";
 import { compile, instantiate } from "../src/backend/wasm/instance.ts";
 
@@ -475,12 +475,10 @@ for (const instructionSet of SETS) {
 Deno.test("the relaxed and the strict build are what they say", async () => {
   for (const instructionSet of SETS) {
     using backend = await createWasmBackend({ instructionSet, threads: 1 });
-    const dots = instructionSet === "relaxed" && await findDots("relaxed") !== "none"
-      ? ", 8-bit dot products"
-      : "";
+    const dots = instructionSet === "relaxed" ? await findDots("relaxed") : "none";
     assertEquals([backend.name, backend.description], [
       "wasm",
-      `SIMD WebAssembly, ${instructionSet}${dots}, 1 thread`,
+      `SIMD WebAssembly, ${instructionSet}${dots === "none" ? "" : `, ${WORDS[dots]}`}, 1 thread`,
     ]);
     // (1 + 2⁻¹²)² − (1 + 2⁻¹¹) is 2⁻²⁴ if the product is not rounded before it is added.
     const out = backend.allocate([1, 1]);

@@ -1,20 +1,24 @@
 /**
- * Matrix products with 8-bit weights by the processor's dot product of bytes, where it has one: AVX-VNNI and AVX-VNNI-INT8 on
- * x86, SDOT on ARM. `i32x4.relaxed_dot_i8x16_i7x16_add_s` is then one instruction for sixteen products, and what its
- * second operand's eighth bit means, which WebAssembly leaves open, is found out by {@linkcode dotsOf}. Elsewhere V8
- * makes five instructions of it, and quantized.ts is faster.
+ * Matrix products with 8-bit weights by products of bytes, in relaxed SIMD. What a processor has for them is found out by
+ * {@linkcode dotsOf}:
  *
- * Activations are rounded to 8 bits, with a factor for each row and group of 32. A group's sum is exact; groups add up in
- * floats, in order: a row's result has the same bits in whatever tile, batch or thread.
+ * - A dot product (AVX-VNNI and AVX-VNNI-INT8 on x86, SDOT on ARM): `i32x4.relaxed_dot_i8x16_i7x16_add_s` is one instruction
+ *   for sixteen products. WebAssembly leaves open what the second operand's eighth bit means; activations are that
+ *   operand and have 8 bits, with or without a sign.
+ * - Pairs (x86 else): `i16x8.relaxed_dot_i8x16_i7x16_s`, whose sums of two products must hold in 16 bits. So activations have
+ *   7 bits, and two more instructions add pairs up in 32.
  *
- * Where the second operand is unsigned, weights are 128 too large there, and every sum begins with −128 Σ x.
+ * Activations are rounded with a factor for each row and group of 32. A group's sum is exact; groups add up in floats, in
+ * order: a row's result has the same bits in whatever tile, batch or thread. Where activations have no sign a bias is
+ * added to them, and every sum begins with −bias · Σ codes.
  *
  * A product with the transpose sums over the columns, whose steps differ: its weights are rounded anew, with a scale for
  * each row and 32 columns, slice by slice.
  *
- * No machine with such an instruction was at hand, and its speed was not measured. With a multiply-add in its place, which
- * takes as many operands and gives numbers without meaning, these kernels do 116, 130, 135 and 133 Gop/s on a Zen 4 core
- * with 4, 16, 64 and 1024 rows, and with the transpose of 1024 rows 115; those of quantized.ts 47, 67, 73, 74 and 72.
+ * Gop/s on a Zen 4 core with 1, 4, 16, 64 and 1024 rows, and with the transpose of 1024, in pairs: 43, 66, 81, 86, 87 and 81;
+ * by the 16-bit products of quantized.ts 42, 46, 67, 73, 75 and 72. (The same loop by a C compiler, in 128 bits: 99. The
+ * multiplications alone: 117.) No machine with a dot product of bytes was at hand, and its speed was not measured; with a
+ * multiply-add in its place, which takes as many operands and gives numbers without meaning, 1024 rows did 133.
  */
 import { codesPanelBytes, blockBytes, GROUP, Q8_CODES, ratiosAt, STEPS } from "./codes";
 import { Q8 } from "./formats";
@@ -37,90 +41,119 @@ import {
 import { fma, lane0, lane1, lane2, lane3, zero } from "./simd";
 import { PANEL } from "./weights";
 
-/** The largest activation, and the largest weight of the transpose. */
+/** The largest weight of the transpose. */
 const MOST: f32 = 127;
 /** Groups of a slice of the transpose. */
 // @ts-ignore: decorator
 @inline
 const DEPTH: usize = 16;
+/** Bytes of a line of a processor's caches. */
+// @ts-ignore: decorator
+@inline
+const LINE: usize = 64;
 /** Bytes of a group's codes of a panel. */
 // @ts-ignore: decorator
 @inline
 const CODES: usize = 512;
 
-/** c + four products a lane; the bytes of w are without a sign if they are flipped. */
+// What dotsOf finds.
+const UNSIGNED: u32 = 1;
+const SIGNED: u32 = 2;
+const PAIRS: u32 = 3;
+
+/** What is added to activations, so that they are what the processor takes them for. */
 // @ts-ignore: decorator
 @inline
-function dot(x: v128, w: v128, c: v128, flipped: bool): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, c);
-  const low = flipped ? i16x8.extend_low_i8x16_u(w) : i16x8.extend_low_i8x16_s(w);
-  const high = flipped ? i16x8.extend_high_i8x16_u(w) : i16x8.extend_high_i8x16_s(w);
+function biasOf(kind: u32): i8 {
+  return kind == UNSIGNED ? -128 : kind == PAIRS ? 64 : 0;
+}
+
+/** The largest activation. */
+// @ts-ignore: decorator
+@inline
+function mostOf(kind: u32): f32 {
+  return kind == PAIRS ? 63 : 127;
+}
+
+/** Two products a lane of 16 bits: weights by activations of 7 bits without a sign. */
+// @ts-ignore: decorator
+@inline
+function pairs(w: v128, x: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.relaxed_dot_i8x16_i7x16_s(w, x);
+  const low = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(w), i16x8.extend_low_i8x16_u(x));
+  const high = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(w), i16x8.extend_high_i8x16_u(x));
+  return i16x8.narrow_i32x4_s(low, high);
+}
+
+/** c + four products a lane: weights by activations. */
+// @ts-ignore: decorator
+@inline
+function dot(w: v128, x: v128, c: v128, ones: v128, kind: u32): v128 {
+  if (kind == PAIRS) return i32x4.add(c, i32x4.dot_i16x8_s(pairs(w, x), ones));
+  if (ASC_FEATURE_RELAXED_SIMD) return i32x4.relaxed_dot_i8x16_i7x16_add_s(w, x, c);
+  const low = kind == SIGNED ? i16x8.extend_low_i8x16_s(x) : i16x8.extend_low_i8x16_u(x);
+  const high = kind == SIGNED ? i16x8.extend_high_i8x16_s(x) : i16x8.extend_high_i8x16_u(x);
   return i32x4.add(
     c,
     folded(
-      i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(x), low),
-      i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(x), high),
+      i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(w), low),
+      i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(w), high),
     ),
   );
 }
 
 /**
- * What the machine's dot product takes its second operand's bytes for: 1 for numbers from 0 to 255, 2 for −128 to 127; 0 if
- * it has none that holds eight bits, for sums of two products saturate then at 2¹⁵ − 1.
+ * What the machine's dot product takes its second operand's bytes for: 1 for numbers from 0 to 255, 2 for −128 to 127; 3 if
+ * they may have seven bits, for a sum of two products is cut off at 2¹⁵ − 1; 0 if there is no such instruction.
  */
 export function dotsOf(): u32 {
   if (!ASC_FEATURE_RELAXED_SIMD) return 0;
   // From memory, so that no compiler does the sum.
   const x = v128.load32_splat(OPERANDS), w = v128.load32_splat(OPERANDS, 4);
   const sum = i32x4.extract_lane(i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, zero()), 0);
-  return sum == 4 * 127 * 255 ? 1 : sum == 4 * 127 * -1 ? 2 : 0;
+  return sum == 4 * 127 * 255 ? UNSIGNED : sum == 4 * 127 * -1 ? SIGNED : sum == 2 * 32767 ? PAIRS : 0;
 }
 
 const OPERANDS: usize = memory.data<u32>([0x7f7f7f7f, 0xffffffff]);
 
-/** Bytes of (M, K) activations as bytes, with their factors and what their sums begin with. */
+/** Bytes of (M, K) activations as bytes, with their factors. */
 export function dotsBytes(M: usize, K: usize): usize {
-  return rowsPadded(M) * (padded(K) + groupsOf(K) * 8);
+  return rowsPadded(M) * (padded(K) + groupsOf(K) * 4);
 }
 
 /**
  * Rows begin … end − 1 (begin a multiple of 4) of (M, K) activations: bytes `[M/4][K/4][4][4]`, rows and columns filled with
- * zeros; then `[M/4][groups][4]` factors; then as many whole numbers that sums begin with.
+ * zeros; then `[M/4][groups][4]` factors.
  *
- * @param flip What weights' four bytes are combined with: 0x80808080 or 0.
+ * @param kind What {@linkcode dotsOf} found.
  */
-export function dotsRows(a: usize, flip: u32, M: usize, K: usize, to: usize, begin: usize, end: usize): void {
+export function dotsRows(a: usize, kind: u32, M: usize, K: usize, to: usize, begin: usize, end: usize): void {
   const groups = groupsOf(K);
   const factors = to + rowsPadded(M) * padded(K);
-  const starts = factors + rowsPadded(M) * groups * 4;
-  const offset = i32x4.splat(flip ? -128 : 0);
+  const bias = i8x16.splat(biasOf(kind)), most = mostOf(kind);
   for (let i = begin; i < end; i += ROWS) {
     const rows = min(ROWS, M - i);
     for (let g: usize = 0; g < groups; g++) {
       const from = a + (i * K + g * GROUP) * 4;
       const count = min(GROUP, K - g * GROUP);
       const ranges = largestOfFour(from, K * 4, rows, count);
-      const place = to + i * padded(K) + g * (GROUP * ROWS);
-      const sums = bytesOfFour(from, K * 4, rows, count, factorsOf(ranges, MOST), place);
-      const at = (i * groups + g * ROWS) * 4;
-      v128.store(factors + at, f32x4.div(ranges, f32x4.splat(MOST)));
-      v128.store(starts + at, i32x4.mul(sums, offset));
+      bytesOfFour(from, K * 4, rows, count, factorsOf(ranges, most), bias, to + i * padded(K) + g * (GROUP * ROWS));
+      v128.store(factors + (i * groups + g * ROWS) * 4, f32x4.div(ranges, f32x4.splat(most)));
     }
   }
 }
 
-/** One row of K activations: `[K]` bytes, then each group's factor, then what its sum begins with. */
-export function dotsRow(a: usize, flip: u32, K: usize, to: usize): void {
+/** One row of K activations: `[K]` bytes, then each group's factor. */
+export function dotsRow(a: usize, kind: u32, K: usize, to: usize): void {
   const groups = groupsOf(K);
   const factors = to + padded(K);
-  const starts = factors + groups * 4;
+  const bias = i8x16.splat(biasOf(kind)), most = mostOf(kind);
   for (let g: usize = 0; g < groups; g++) {
     const from = a + g * (GROUP * 4);
     const count = min(GROUP, K - g * GROUP);
     const range = largest(from, count);
-    const sum = bytesOf(from, count, factorOf(range, MOST), to + g * GROUP);
-    store<f32>(factors + g * 4, range / MOST);
-    store<i32>(starts + g * 4, flip ? -128 * sum : 0);
+    bytesOf(from, count, factorOf(range, most), bias, to + g * GROUP);
+    store<f32>(factors + g * 4, range / most);
   }
 }
 
@@ -131,7 +164,7 @@ export function dotsHeight(M: usize): usize {
 
 /** Bytes of scratch that a call of {@linkcode matmulDots} needs: sums; scales and a slice's codes; what makes a slice. */
 export function dotsScratch(M: usize, K: usize, transposed: bool): usize {
-  return dotsHeight(M) * 64 + (transposed ? DEPTH : groupsOf(K)) * 64 + DEPTH * CODES + 128 + 512;
+  return dotsHeight(M) * 64 + (transposed ? DEPTH : groupsOf(K)) * 128 + DEPTH * CODES + 128 + 512;
 }
 
 /**
@@ -139,13 +172,13 @@ export function dotsScratch(M: usize, K: usize, transposed: bool): usize {
  *
  * @param a As {@linkcode dotsRows} leaves it.
  * @param b Packed in 8 bits; `transposed`: as (N, K), summed over its columns.
- * @param flip What weights' four bytes are combined with: 0x80808080 or 0.
+ * @param kind What {@linkcode dotsOf} found.
  * @param rowBegin First row of out to compute; a multiple of 4.
  */
 export function matmulDots(
   a: usize,
   b: usize,
-  flip: u32,
+  kind: u32,
   transposed: bool,
   out: usize,
   M: usize,
@@ -163,13 +196,14 @@ export function matmulDots(
 ): void {
   const groups = groupsOf(K);
   const factors = a + rowsPadded(M) * padded(K);
-  const starts = factors + rowsPadded(M) * groups * 4;
   const height = dotsHeight(M);
   const strip = scratch;
   const scales = strip + height * 64;
-  const slice = scales + (transposed ? DEPTH : groups) * 64;
+  const starts = scales + (transposed ? DEPTH : groups) * 64;
+  const slice = starts + (transposed ? DEPTH : groups) * 64;
   // Of the packed matrix, which the transposed product sees from its other side.
   const bytes = codesPanelBytes(Q8, transposed ? N : K);
+  let seen: u32 = 0;
   for (let i = rowBegin; i < rowEnd; i += height) {
     const rows = min(height, rowEnd - i);
     for (let panel = panelBegin; panel < panelEnd; panel++) {
@@ -177,22 +211,48 @@ export function matmulDots(
       for (let g: usize = 0; g < groups;) {
         const count = transposed ? min(DEPTH, groups - g) : groups;
         let codes = slice, step = CODES;
+        let ahead = b, stretch: usize = 0;
         if (transposed) {
           sliceTransposed(b, bytes, panel, g, count, K, slice, scales);
         } else {
-          codes = b + panel * bytes + STEPS + Q8_CODES, step = blockBytes(Q8);
-          scalesOf(b + panel * bytes, groups, scales);
+          const here = b + panel * bytes;
+          codes = here + STEPS + Q8_CODES, step = blockBytes(Q8);
+          scalesOf(here, groups, scales);
+          ahead = panel + 1 < panelEnd ? here + bytes : here;
+          stretch = max<usize>(LINE, bytes / (rowsPadded(rows) / ROWS * 2 * groups) & ~(LINE - 1));
         }
+        const last = ahead + bytes - count * stretch;
+        startsOf(codes, step, count, kind, starts);
         for (let r: usize = 0; r < rows; r += ROWS) {
           const x = a + (i + r) * padded(K) + g * (GROUP * ROWS);
-          const at = ((i + r) * groups + g * ROWS) * 4;
-          tile(x, codes, step, scales, count, factors + at, starts + at, flip, strip + r * 64);
-          tile(x, codes + 32, step, scales + 32, count, factors + at, starts + at, flip, strip + r * 64 + 32);
+          const f = factors + ((i + r) * groups + g * ROWS) * 4;
+          for (let j: usize = 0; j < 64; j += 32) {
+            const w = codes + j, m = scales + j, c = starts + j, to = strip + r * 64 + j;
+            if (kind == PAIRS) seen |= tilePairs(x, w, step, m, c, count, f, ahead, stretch, to);
+            else if (kind == SIGNED) seen |= tileSigned(x, w, step, m, c, count, f, ahead, stretch, to);
+            else seen |= tileUnsigned(x, w, step, m, c, count, f, ahead, stretch, to);
+            ahead = min(last, ahead + count * stretch);
+          }
         }
         g += count;
       }
+      store<u32>(slice, seen); // Lest a compiler finds that nobody needs what was read ahead.
       finish(strip, i, rows, panel, N, out, alpha, flags, bias, residual);
     }
+  }
+}
+
+/** What groups' sums begin with, `[groups][16]`: less what the bias of activations adds. */
+function startsOf(codes: usize, step: usize, groups: usize, kind: u32, to: usize): void {
+  const one = constant(6), bias = i16x8.splat(kind == UNSIGNED ? -128 : kind == PAIRS ? -64 : 0);
+  for (const end = to + groups * 64; to < end; to += 64, codes += step) {
+    let a = zero(), b = zero(), c = zero(), d = zero();
+    for (let w = codes, last = w + CODES; w < last; w += 64) {
+      a = i16x8.add(a, pairs(v128.load(w), one)), b = i16x8.add(b, pairs(v128.load(w, 16), one));
+      c = i16x8.add(c, pairs(v128.load(w, 32), one)), d = i16x8.add(d, pairs(v128.load(w, 48), one));
+    }
+    v128.store(to, i32x4.dot_i16x8_s(a, bias)), v128.store(to, i32x4.dot_i16x8_s(b, bias), 16);
+    v128.store(to, i32x4.dot_i16x8_s(c, bias), 32), v128.store(to, i32x4.dot_i16x8_s(d, bias), 48);
   }
 }
 
@@ -218,56 +278,113 @@ function add(sum: v128, scales: v128, factor: v128, to: v128): v128 {
   return fma(f32x4.convert_i32x4_s(sum), f32x4.mul(scales, factor), to);
 }
 
+// Functions of their own: one function with three kinds of products would choose among them in its inner loop.
+
+function tilePairs(
+  x: usize,
+  w: usize,
+  step: usize,
+  scales: usize,
+  starts: usize,
+  groups: usize,
+  factors: usize,
+  ahead: usize,
+  stretch: usize,
+  out: usize,
+): u32 {
+  return tile(x, w, step, scales, starts, groups, factors, ahead, stretch, out, PAIRS);
+}
+
+function tileSigned(
+  x: usize,
+  w: usize,
+  step: usize,
+  scales: usize,
+  starts: usize,
+  groups: usize,
+  factors: usize,
+  ahead: usize,
+  stretch: usize,
+  out: usize,
+): u32 {
+  return tile(x, w, step, scales, starts, groups, factors, ahead, stretch, out, SIGNED);
+}
+
+function tileUnsigned(
+  x: usize,
+  w: usize,
+  step: usize,
+  scales: usize,
+  starts: usize,
+  groups: usize,
+  factors: usize,
+  ahead: usize,
+  stretch: usize,
+  out: usize,
+): u32 {
+  return tile(x, w, step, scales, starts, groups, factors, ahead, stretch, out, UNSIGNED);
+}
+
 /**
- * Adds four rows' products with eight columns to what `out` holds, group by group.
+ * Adds four rows' products with eight columns to what `out` holds, group by group. Meanwhile a byte of each line of what is
+ * needed next is read, for WebAssembly has no other way to bring it into a cache: with weights that are in none, 16
+ * rows did 67 Gop/s a Zen 4 core without and do 78 (on two cores 115 and 144).
  *
  * @param w The columns' codes: 64 bytes hold sixteen columns' four rows, a group begins every `step` bytes.
- * @param scales A group's lie 64 bytes apart.
- * @param factors A group's, of four rows, then the next one's; `starts` likewise.
+ * @param scales A group's lie 64 bytes apart; `starts` likewise.
+ * @param factors A group's, of four rows, then the next one's.
+ * @param ahead What is needed next, `stretch` bytes of it for each group.
  * @param out Rows of eight floats, 64 bytes apart.
+ * @returns Something that depends on what was read ahead.
  */
+// @ts-ignore: decorator
+@inline
 function tile(
   x: usize,
   w: usize,
   step: usize,
   scales: usize,
+  starts: usize,
   groups: usize,
   factors: usize,
-  starts: usize,
-  flip: u32,
+  ahead: usize,
+  stretch: usize,
   out: usize,
-): void {
-  const mask = i32x4.splat(flip);
-  const flipped = flip != 0;
-  for (const last = factors + groups * 16; factors < last; factors += 16, starts += 16, scales += 64, w += step - CODES) {
-    const begin = v128.load(starts);
-    let c00 = lane0(begin), c01 = c00, c10 = lane1(begin), c11 = c10;
-    let c20 = lane2(begin), c21 = c20, c30 = lane3(begin), c31 = c30;
+  kind: u32,
+): u32 {
+  let seen: u32 = 0;
+  const ones = constant(5);
+  let y00 = v128.load(out), y01 = v128.load(out, 16), y10 = v128.load(out, 64), y11 = v128.load(out, 80);
+  let y20 = v128.load(out, 128), y21 = v128.load(out, 144), y30 = v128.load(out, 192), y31 = v128.load(out, 208);
+  for (const last = factors + groups * 16; factors < last; factors += 16, starts += 64, scales += 64, w += step - CODES) {
+    let c00 = v128.load(starts), c01 = v128.load(starts, 16);
+    let c10 = c00, c11 = c01, c20 = c00, c21 = c01, c30 = c00, c31 = c01;
     for (const end = w + CODES; w < end; w += 64, x += 16) {
-      const w0 = v128.xor(v128.load(w), mask), w1 = v128.xor(v128.load(w + 16), mask);
-      const rows = v128.load(x);
+      const w0 = v128.load(w), w1 = v128.load(w + 16), rows = v128.load(x);
       let s = lane0(rows);
-      c00 = dot(s, w0, c00, flipped), c01 = dot(s, w1, c01, flipped);
+      c00 = dot(w0, s, c00, ones, kind), c01 = dot(w1, s, c01, ones, kind);
       s = lane1(rows);
-      c10 = dot(s, w0, c10, flipped), c11 = dot(s, w1, c11, flipped);
+      c10 = dot(w0, s, c10, ones, kind), c11 = dot(w1, s, c11, ones, kind);
       s = lane2(rows);
-      c20 = dot(s, w0, c20, flipped), c21 = dot(s, w1, c21, flipped);
+      c20 = dot(w0, s, c20, ones, kind), c21 = dot(w1, s, c21, ones, kind);
       s = lane3(rows);
-      c30 = dot(s, w0, c30, flipped), c31 = dot(s, w1, c31, flipped);
+      c30 = dot(w0, s, c30, ones, kind), c31 = dot(w1, s, c31, ones, kind);
     }
+    for (const end = ahead + stretch; ahead < end; ahead += LINE) seen |= load<u8>(ahead);
     const m0 = v128.load(scales), m1 = v128.load(scales, 16);
     const factor = v128.load(factors);
     let f = lane0(factor);
-    v128.store(out, add(c00, m0, f, v128.load(out))), v128.store(out, add(c01, m1, f, v128.load(out, 16)), 16);
+    y00 = add(c00, m0, f, y00), y01 = add(c01, m1, f, y01);
     f = lane1(factor);
-    v128.store(out, add(c10, m0, f, v128.load(out, 64)), 64), v128.store(out, add(c11, m1, f, v128.load(out, 80)), 80);
+    y10 = add(c10, m0, f, y10), y11 = add(c11, m1, f, y11);
     f = lane2(factor);
-    v128.store(out, add(c20, m0, f, v128.load(out, 128)), 128);
-    v128.store(out, add(c21, m1, f, v128.load(out, 144)), 144);
+    y20 = add(c20, m0, f, y20), y21 = add(c21, m1, f, y21);
     f = lane3(factor);
-    v128.store(out, add(c30, m0, f, v128.load(out, 192)), 192);
-    v128.store(out, add(c31, m1, f, v128.load(out, 208)), 208);
+    y30 = add(c30, m0, f, y30), y31 = add(c31, m1, f, y31);
   }
+  v128.store(out, y00), v128.store(out, y01, 16), v128.store(out, y10, 64), v128.store(out, y11, 80);
+  v128.store(out, y20, 128), v128.store(out, y21, 144), v128.store(out, y30, 192), v128.store(out, y31, 208);
+  return seen;
 }
 
 /**
@@ -278,7 +395,7 @@ function tile(
 export function rowDots(
   a: usize,
   b: usize,
-  flip: u32,
+  kind: u32,
   out: usize,
   N: usize,
   K: usize,
@@ -290,35 +407,70 @@ export function rowDots(
   panelBegin: usize,
   panelEnd: usize,
 ): void {
-  const bytes = codesPanelBytes(Q8, K);
-  const groups = groupsOf(K);
-  const mask = i32x4.splat(flip);
-  const flipped = flip != 0;
   for (let panel = panelBegin; panel < panelEnd; panel++) {
-    const steps = b + panel * bytes;
-    let x = a, factors = a + padded(K), starts = factors + groups * 4;
-    let y0 = zero(), y1 = zero(), y2 = zero(), y3 = zero();
-    let block = steps + STEPS;
-    for (const last = starts; factors < last; factors += 4, starts += 4, block += blockBytes(Q8)) {
-      let c0 = v128.load32_splat(starts), c1 = c0, c2 = c0, c3 = c0;
-      let w = block + Q8_CODES;
-      for (const end = w + CODES; w < end; w += 64, x += 4) {
-        const s = v128.load32_splat(x);
-        c0 = dot(s, v128.xor(v128.load(w), mask), c0, flipped);
-        c1 = dot(s, v128.xor(v128.load(w + 16), mask), c1, flipped);
-        c2 = dot(s, v128.xor(v128.load(w + 32), mask), c2, flipped);
-        c3 = dot(s, v128.xor(v128.load(w + 48), mask), c3, flipped);
-      }
-      const factor = v128.load32_splat(factors);
-      y0 = add(c0, scaleAt(steps, block, 0), factor, y0);
-      y1 = add(c1, scaleAt(steps, block, 16), factor, y1);
-      y2 = add(c2, scaleAt(steps, block, 32), factor, y2);
-      y3 = add(c3, scaleAt(steps, block, 48), factor, y3);
-    }
-    v128.store(scratch, y0), v128.store(scratch, y1, 16);
-    v128.store(scratch, y2, 32), v128.store(scratch, y3, 48);
+    const steps = b + panel * codesPanelBytes(Q8, K);
+    if (kind == PAIRS) panelPairs(a, steps, K, scratch);
+    else if (kind == SIGNED) panelSigned(a, steps, K, scratch);
+    else panelUnsigned(a, steps, K, scratch);
     finish(scratch, 0, 1, panel, N, out, alpha, flags, bias, residual);
   }
+}
+
+/** c + a row's products with eight rows of four columns, four in each vector; what the bias adds is taken off. */
+// @ts-ignore: decorator
+@inline
+function eightRows(w0: v128, x0: v128, w1: v128, x1: v128, c: v128, bias: v128, ones: v128, kind: u32): v128 {
+  if (kind == PAIRS) {
+    // Without the bias two pairs hold in 16 bits.
+    const first = i16x8.sub(pairs(w0, x0), pairs(w0, bias)), second = i16x8.sub(pairs(w1, x1), pairs(w1, bias));
+    return i32x4.add(c, i32x4.dot_i16x8_s(i16x8.add(first, second), ones));
+  }
+  const all = dot(w1, x1, dot(w0, x0, c, ones, kind), ones, kind);
+  return kind == SIGNED ? all : i32x4.sub(all, dot(w1, bias, dot(w0, bias, zero(), ones, kind), ones, kind));
+}
+
+function panelPairs(x: usize, steps: usize, K: usize, to: usize): void {
+  panelOfRow(x, steps, K, to, PAIRS);
+}
+
+function panelSigned(x: usize, steps: usize, K: usize, to: usize): void {
+  panelOfRow(x, steps, K, to, SIGNED);
+}
+
+function panelUnsigned(x: usize, steps: usize, K: usize, to: usize): void {
+  panelOfRow(x, steps, K, to, UNSIGNED);
+}
+
+/** A row's products with a panel, sixteen sums. */
+// @ts-ignore: decorator
+@inline
+function panelOfRow(x: usize, steps: usize, K: usize, to: usize, kind: u32): void {
+  const bias = i8x16.splat(biasOf(kind)), ones = constant(5);
+  let y0 = zero(), y1 = zero(), y2 = zero(), y3 = zero();
+  let factors = x + padded(K), block = steps + STEPS;
+  for (const last = factors + groupsOf(K) * 4; factors < last; factors += 4, block += blockBytes(Q8)) {
+    let c0 = zero(), c1 = zero(), c2 = zero(), c3 = zero();
+    let w = block + Q8_CODES;
+    for (const end = w + CODES; w < end; w += 256, x += 16) {
+      const rows = v128.load(x);
+      let s = lane0(rows), t = lane1(rows);
+      c0 = eightRows(v128.load(w), s, v128.load(w, 64), t, c0, bias, ones, kind);
+      c1 = eightRows(v128.load(w, 16), s, v128.load(w, 80), t, c1, bias, ones, kind);
+      c2 = eightRows(v128.load(w, 32), s, v128.load(w, 96), t, c2, bias, ones, kind);
+      c3 = eightRows(v128.load(w, 48), s, v128.load(w, 112), t, c3, bias, ones, kind);
+      s = lane2(rows), t = lane3(rows);
+      c0 = eightRows(v128.load(w, 128), s, v128.load(w, 192), t, c0, bias, ones, kind);
+      c1 = eightRows(v128.load(w, 144), s, v128.load(w, 208), t, c1, bias, ones, kind);
+      c2 = eightRows(v128.load(w, 160), s, v128.load(w, 224), t, c2, bias, ones, kind);
+      c3 = eightRows(v128.load(w, 176), s, v128.load(w, 240), t, c3, bias, ones, kind);
+    }
+    const factor = v128.load32_splat(factors);
+    y0 = add(c0, scaleAt(steps, block, 0), factor, y0);
+    y1 = add(c1, scaleAt(steps, block, 16), factor, y1);
+    y2 = add(c2, scaleAt(steps, block, 32), factor, y2);
+    y3 = add(c3, scaleAt(steps, block, 48), factor, y3);
+  }
+  v128.store(to, y0), v128.store(to, y1, 16), v128.store(to, y2, 32), v128.store(to, y3, 48);
 }
 
 /**

@@ -51,7 +51,7 @@ export function nibbleRows(a: usize, M: usize, K: usize, to: usize, begin: usize
       const factors = factorsOf(ranges, MOST);
       for (let g: usize = 0; g < count; g += GROUP) {
         const to4 = to + i * padded(K) + (k0 + g) * ROWS;
-        const sum = bytesOfFour(from + g * 4, K * 4, rows, min(GROUP, count - g), factors, to4);
+        const sum = bytesOfFour(from + g * 4, K * 4, rows, min(GROUP, count - g), factors, zero(), to4);
         v128.store(sums + (i * groups + (k0 + g) / GROUP * ROWS) * 4, sum);
       }
     }
@@ -241,7 +241,7 @@ export function nibbleRow(a: usize, K: usize, to: usize): void {
     store<f32>(scales + b * 4, range / MOST);
     const factor = factorOf(range, MOST);
     for (let g = k0, end = k0 + count; g < end; g += GROUP) {
-      store<i32>(sums + g / GROUP * 4, bytesOf(a + g * 4, min(GROUP, end - g), factor, to + g));
+      store<i32>(sums + g / GROUP * 4, bytesOf(a + g * 4, min(GROUP, end - g), factor, zero(), to + g));
     }
   }
 }

@@ -16,9 +16,10 @@ export const ROWS: usize = 4;
 
 /**
  * As in `math.ts`, constants of loops come from memory. 0: the low halves of bytes; 1: the low half of a word; 2: 1.5 · 2²³,
- * which rounds a float that it is added to, to a whole number in its lowest bits; 3, 4: half a byte, a byte of a half word.
+ * which rounds a float that it is added to, to a whole number in its lowest bits; 3, 4: half a byte, a byte of a half word; 5, 6:
+ * ones of 16 and of 8 bits.
  */
-const CONSTANTS: usize = memory.data<u32>([0x0f0f0f0f, 0xffff, 0x4b400000, 0x000f000f, 0x00ff00ff]);
+const CONSTANTS: usize = memory.data<u32>([0x0f0f0f0f, 0xffff, 0x4b400000, 0x000f000f, 0x00ff00ff, 0x00010001, 0x01010101]);
 
 // @ts-ignore: decorator
 @inline
@@ -90,8 +91,8 @@ export function folded(low: v128, high: v128): v128 {
 
 // As bytes
 
-/** A group's `count` numbers times a factor as bytes, filled up with zeros; returns their sum. */
-export function bytesOf(from: usize, count: usize, factor: f32, to: usize): i32 {
+/** A group's `count` numbers times a factor as bytes, filled up with zeros, all plus a bias; returns their sum without it. */
+export function bytesOf(from: usize, count: usize, factor: f32, bias: v128, to: usize): i32 {
   const round = constant(2), F = f32x4.splat(factor);
   let sum = zero();
   let k: usize = 0;
@@ -99,9 +100,9 @@ export function bytesOf(from: usize, count: usize, factor: f32, to: usize): i32 
     const x = rounded(from + k * 4, count - k, F, round);
     sum = i32x4.add(sum, x);
     const words = i16x8.narrow_i32x4_s(x, x);
-    v128.store32_lane(to + k, i8x16.narrow_i16x8_s(words, words), 0);
+    v128.store32_lane(to + k, i8x16.add(i8x16.narrow_i16x8_s(words, words), bias), 0);
   }
-  for (; k < GROUP; k += 4) store<u32>(to + k, 0);
+  for (; k < GROUP; k += 4) v128.store32_lane(to + k, bias, 0);
   sum = folded(sum, sum);
   return i32x4.extract_lane(sum, 0) + i32x4.extract_lane(sum, 1);
 }
@@ -123,9 +124,9 @@ export function factorsOf(largest: v128, most: f32): v128 {
 
 /**
  * {@linkcode bytesOf} of four rows, `step` bytes apart, four columns after four: `[8][4][4]`; returns each row's sum. Rows
- * that are not there are read as the first, and are zeros: their factor is 0.
+ * that are not there are read as the first, and are zeros and the bias: their factor is 0.
  */
-export function bytesOfFour(from: usize, step: usize, rows: usize, count: usize, factors: v128, to: usize): v128 {
+export function bytesOfFour(from: usize, step: usize, rows: usize, count: usize, factors: v128, bias: v128, to: usize): v128 {
   const round = constant(2);
   const p1 = rows > 1 ? from + step : from;
   const p2 = rows > 2 ? from + 2 * step : from;
@@ -138,8 +139,9 @@ export function bytesOfFour(from: usize, step: usize, rows: usize, count: usize,
     const x0 = rounded(from + at, n, F0, round), x1 = rounded(p1 + at, n, F1, round);
     const x2 = rounded(p2 + at, n, F2, round), x3 = rounded(p3 + at, n, F3, round);
     s0 = i32x4.add(s0, x0), s1 = i32x4.add(s1, x1), s2 = i32x4.add(s2, x2), s3 = i32x4.add(s3, x3);
-    v128.store(to + at, i8x16.narrow_i16x8_s(i16x8.narrow_i32x4_s(x0, x1), i16x8.narrow_i32x4_s(x2, x3)));
+    const bytes = i8x16.narrow_i16x8_s(i16x8.narrow_i32x4_s(x0, x1), i16x8.narrow_i32x4_s(x2, x3));
+    v128.store(to + at, i8x16.add(bytes, bias));
   }
-  for (; k < GROUP; k += 4) v128.store(to + k * 4, zero());
+  for (; k < GROUP; k += 4) v128.store(to + k * 4, bias);
   return folded(folded(s0, s1), folded(s2, s3));
 }

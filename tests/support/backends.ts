@@ -3,6 +3,8 @@
  *
  * @module
  */
+import type { Dots } from "../../src/backend/wasm/dots.ts";
+import type { InstructionSet } from "../../src/backend/wasm/instance.ts";
 import type { Backend } from "../../src/tensor/backend.ts";
 import type { WeightFormat } from "../../src/tensor/tensor.ts";
 
@@ -16,10 +18,15 @@ export interface Candidate {
   ignore: boolean;
   /**
    * Largest error of an activation that meets a weight of a format, relative to the largest in its row: 0 where kernels keep
-   * activations in floats; on WASM q8 rounds them to 12 bits, q4 to 8 (the transpose's, to 12), and weights that are summed
-   * over their other way to 13; where the processor has dot products of bytes, q8 rounds both to 8.
+   * activations in floats; on WASM q4 rounds them to 8 bits (the transpose's, to 12), q8 to 12 without products of bytes, 8 by
+   * dot products and 7 in pairs; and weights that are summed over their other way to 13, by products of bytes to 8.
    */
   activationStep(format: WeightFormat, transposed: boolean): number;
+}
+
+/** {@linkcode Candidate.activationStep} of 8-bit weights by products of bytes. */
+export function bytesStep(dots: Dots, transposed: boolean): number {
+  return 0.5 / (dots === "pairs" ? 63 : 127) + (transposed ? 0.5 / 127 : 0);
 }
 
 /**
@@ -36,7 +43,8 @@ export async function candidates(): Promise<Candidate[]> {
   const expected = Deno.env.get("WHET_EXPECT_WEBGPU") === "1";
   const wide = Deno.env.get("WHET_TEST_WIDE") === "1" || undefined;
   const { findDots } = await import("../../src/backend/wasm/dots.ts");
-  const dots = { strict: "none", relaxed: await findDots("relaxed").catch(() => "none") };
+  const relaxed = await findDots("relaxed").catch((): Dots => "none");
+  const dots: Record<InstructionSet, Dots> = { strict: "none", relaxed };
   const wasm = (instructionSet: "strict" | "relaxed"): Candidate => ({
     name: `wasm ${instructionSet}`,
     async create() {
@@ -46,7 +54,9 @@ export async function candidates(): Promise<Candidate[]> {
     ignore: false,
     activationStep(format, transposed) {
       if (format !== "q8" && format !== "q4") return 0;
-      if (format === "q8" && dots[instructionSet] !== "none") return (transposed ? 2 : 1) * 0.5 / 127;
+      if (format === "q8" && dots[instructionSet] !== "none") {
+        return bytesStep(dots[instructionSet], transposed);
+      }
       return 0.5 / (format === "q4" && !transposed ? 127 : 2047) + 0.5 / 4064;
     },
   });

@@ -14,7 +14,7 @@ import type * as tensor from "../../tensor/backend.ts";
 import { PackedMatrix, type Tensor } from "../../tensor/tensor.ts";
 import { expect, expectBelow, extents, matrixExtents, sequences } from "./checks.ts";
 import { type Call, call } from "./dispatch.ts";
-import { type Dots, dotsOf, FLIP } from "./dots.ts";
+import { DOTS, type Dots, dotsOf, WORDS } from "./dots.ts";
 import { compile, type InstructionSet } from "./instance.ts";
 import { canShare, cores, MOST_THREADS } from "./pool.ts";
 import { aligned, KINDS, PANEL, Store, type Threads } from "./store.ts";
@@ -37,8 +37,8 @@ const ROUNDED_WIDE = 0.016;
 const ROUNDED_OF_ONE: Record<string, number> = { q8: 0.04, q4: 0.04 };
 /** The same with 4-bit weights by products of bytes. */
 const NIBBLES = 0.02;
-/** The same by dot products of bytes, where the processor has them. */
-const DOTTED = 0.009;
+/** The same by products of bytes with 8-bit weights; less where the processor has dot products of them. */
+const DOTTED: Record<Dots, number> = { none: 0, unsigned: 0.015, signed: 0.015, pairs: 0.023 };
 /** Nanoseconds to bring a number of b to where it is multiplied, by storage format; every block of rows does. */
 const BRING = [0.05, 0.15, 0, 0, 0.25];
 /** The same of bᵀ. */
@@ -99,7 +99,7 @@ export async function openWasmBackend(
 export function describe(set: InstructionSet, threads: number, dots: Dots, turbo: boolean): string {
   return [
     `SIMD WebAssembly, ${set}`,
-    ...dots === "none" ? [] : ["8-bit dot products"],
+    ...dots === "none" ? [] : [WORDS[dots]],
     `${threads} thread${threads > 1 ? "s" : ""}`,
     ...turbo ? ["256-bit (turbo)"] : [],
   ].join(", ");
@@ -206,7 +206,7 @@ export class WasmBackend extends Store implements tensor.Backend {
     wide: boolean,
   ): void {
     const dots = b.format === "q8" && this.#dots !== "none" && !args.precise;
-    const flip = FLIP[this.#dots];
+    const found = DOTS.indexOf(this.#dots);
     const kind = KINDS[b.format];
     const weight = this.alive(b.memory, "matmul: b");
     const { pointer } = weight;
@@ -223,8 +223,8 @@ export class WasmBackend extends Store implements tensor.Backend {
         this.call.nibbleRow(a, K, activations);
         this.share({ kernel: "rowNibbles", ...shared }, activations, pointer, ...rest);
       } else if (dots) {
-        this.call.dotsRow(a, flip, K, activations);
-        this.share({ kernel: "rowDots", ...shared }, activations, pointer, flip, ...rest);
+        this.call.dotsRow(a, found, K, activations);
+        this.share({ kernel: "rowDots", ...shared }, activations, pointer, found, ...rest);
       } else {
         this.call.roundRow(a, K, activations);
         this.share({ kernel: "rowRounded", ...shared }, activations, pointer, ...rest);
@@ -241,11 +241,11 @@ export class WasmBackend extends Store implements tensor.Backend {
         this.call.dotsBytes(M, K),
         this.call.dotsScratch(M, K, transposed),
       );
-      const cut = { ...product, height: this.call.dotsHeight(M) >>> 0, bring: transposed ? 0.25 : 0.01 };
-      this.share({ kernel: "dotsRows", ...rounding }, ...[a, flip, M, K, activations, 0, M] as const);
+      const cut = { ...product, height: this.call.dotsHeight(M) >>> 0, bring: transposed ? 0.6 : 0.03 };
+      this.share({ kernel: "dotsRows", ...rounding }, ...[a, found, M, K, activations, 0, M] as const);
       this.share(
-        { kernel: "matmulDots", cost: DOTTED * slower, stride, product: cut },
-        ...[activations, pointer, flip, transposed, ...sizes, scratch, ...whole] as const,
+        { kernel: "matmulDots", cost: DOTTED[this.#dots] * slower, stride, product: cut },
+        ...[activations, pointer, found, transposed, ...sizes, scratch, ...whole] as const,
       );
       return;
     }

@@ -1,6 +1,7 @@
 /**
- * How products with 8-bit weights are computed: by the processor's dot product of bytes where it has one (wasm/dots.ts),
- * else by products of 16-bit numbers (wasm/quantized.ts).
+ * How products with 8-bit weights are computed: by products of bytes where the processor has them (wasm/dots.ts), else, in the
+ * strict build and where more than eight bits of activations are asked for by products of 16-bit numbers
+ * (wasm/quantized.ts).
  *
  * @module
  */
@@ -8,14 +9,22 @@ import { Heap } from "./heap.ts";
 import { compile, instantiate, type InstructionSet } from "./instance.ts";
 import type { Kernels } from "./kernels.gen.ts";
 
-/** What the dot product takes its second operand's bytes for; `none` where it holds seven bits, or there is none. */
-export type Dots = "none" | "unsigned" | "signed";
+/**
+ * What there is: dot products, which take activations of 8 bits for bytes with or without a sign; `pairs` of products, with
+ * activations of 7 bits; or `none`.
+ */
+export type Dots = "none" | "unsigned" | "signed" | "pairs";
 
 /** In the order of the kernels' answer. */
-const DOTS: readonly Dots[] = ["none", "unsigned", "signed"];
+export const DOTS: readonly Dots[] = ["none", "unsigned", "signed", "pairs"];
 
-/** What four bytes of weights are combined with, to be what the dot product takes them for. */
-export const FLIP: Readonly<Record<Dots, number>> = { none: 0, unsigned: 0x80808080, signed: 0 };
+/** In words, as they stand in a backend's description. */
+export const WORDS: Readonly<Record<Dots, string>> = {
+  none: "",
+  unsigned: "8-bit dot products",
+  signed: "8-bit dot products",
+  pairs: "7-bit products",
+};
 
 /** What the processor has, as a build's instance finds it. */
 export function dotsOf(kernels: Kernels): Dots {
