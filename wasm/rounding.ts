@@ -61,18 +61,30 @@ export function rounded(p: usize, count: usize, factor: v128, round: v128): v128
     if (count > 1) x = v128.load32_lane(p, x, 1, 4);
     if (count > 2) x = v128.load32_lane(p, x, 2, 8);
   }
+  return whole(x, factor, round);
+}
+
+// @ts-ignore: decorator
+@inline
+function whole(x: v128, factor: v128, round: v128): v128 {
   return i32x4.sub(f32x4.add(f32x4.mul(x, factor), round), round);
+}
+
+/** The larger of |x| and what came before: as whole numbers, for so NaN is the largest, in two instructions and not eight. */
+// @ts-ignore: decorator
+@inline
+function larger(before: v128, x: v128): v128 {
+  return i32x4.max_s(before, v128.and(x, i32x4.splat(0x7fffffff)));
 }
 
 /** The largest |x| of `count` numbers; NaN if one is. */
 export function largest(x: usize, count: usize): f32 {
   let most = zero();
   let i: usize = 0;
-  for (; i + 4 <= count; i += 4) most = f32x4.max(most, f32x4.abs(v128.load(x + i * 4)));
-  const two = f32x4.max(most, v128.shuffle<i32>(most, most, 2, 3, 0, 1));
-  let one = max<f32>(f32x4.extract_lane(two, 0), f32x4.extract_lane(two, 1));
-  for (; i < count; i++) one = max<f32>(one, abs<f32>(load<f32>(x + i * 4)));
-  return one;
+  for (; i + 4 <= count; i += 4) most = larger(most, v128.load(x + i * 4));
+  for (; i < count; i++) most = larger(most, v128.load32_zero(x + i * 4));
+  const two = i32x4.max_s(most, v128.shuffle<i32>(most, most, 2, 3, 0, 1));
+  return reinterpret<f32>(max<i32>(i32x4.extract_lane(two, 0), i32x4.extract_lane(two, 1)));
 }
 
 /** What a block's numbers are multiplied by to be at most `most`; 0 where all are 0, or so small that they may pass for it. */
@@ -109,11 +121,27 @@ export function bytesOf(from: usize, count: usize, factor: f32, bias: v128, to: 
 
 /** The largest |x| of `count` numbers of each of four rows, `step` bytes apart; 0 of rows that are not there. */
 export function largestOfFour(from: usize, step: usize, rows: usize, count: usize): v128 {
+  if (rows == ROWS && count % 4 == 0) {
+    let p0 = from, p1 = from + step, p2 = from + 2 * step, p3 = from + 3 * step;
+    let m0 = zero(), m1 = zero(), m2 = zero(), m3 = zero();
+    for (const end = from + count * 4; p0 < end; p0 += 16, p1 += 16, p2 += 16, p3 += 16) {
+      m0 = larger(m0, v128.load(p0)), m1 = larger(m1, v128.load(p1));
+      m2 = larger(m2, v128.load(p2)), m3 = larger(m3, v128.load(p3));
+    }
+    return largerOfNeighbours(largerOfNeighbours(m0, m1), largerOfNeighbours(m2, m3));
+  }
   let all = f32x4.replace_lane(zero(), 0, largest(from, count));
   if (rows > 1) all = f32x4.replace_lane(all, 1, largest(from + step, count));
   if (rows > 2) all = f32x4.replace_lane(all, 2, largest(from + 2 * step, count));
   if (rows > 3) all = f32x4.replace_lane(all, 3, largest(from + 3 * step, count));
   return all;
+}
+
+/** Neighbouring lanes' larger numbers. */
+// @ts-ignore: decorator
+@inline
+function largerOfNeighbours(low: v128, high: v128): v128 {
+  return i32x4.max_s(v128.shuffle<i32>(low, high, 0, 2, 4, 6), v128.shuffle<i32>(low, high, 1, 3, 5, 7));
 }
 
 /** {@linkcode factorOf} of four. */
@@ -134,6 +162,14 @@ export function bytesOfFour(from: usize, step: usize, rows: usize, count: usize,
   const F0 = lane0(factors), F1 = lane1(factors), F2 = lane2(factors), F3 = lane3(factors);
   let s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
   let k: usize = 0;
+  for (; k + 4 <= count; k += 4) {
+    const at = k * 4;
+    const x0 = whole(v128.load(from + at), F0, round), x1 = whole(v128.load(p1 + at), F1, round);
+    const x2 = whole(v128.load(p2 + at), F2, round), x3 = whole(v128.load(p3 + at), F3, round);
+    s0 = i32x4.add(s0, x0), s1 = i32x4.add(s1, x1), s2 = i32x4.add(s2, x2), s3 = i32x4.add(s3, x3);
+    const bytes = i8x16.narrow_i16x8_s(i16x8.narrow_i32x4_s(x0, x1), i16x8.narrow_i32x4_s(x2, x3));
+    v128.store(to + at, i8x16.add(bytes, bias));
+  }
   for (; k < count; k += 4) {
     const at = k * 4, n = count - k;
     const x0 = rounded(from + at, n, F0, round), x1 = rounded(p1 + at, n, F1, round);
