@@ -106,6 +106,34 @@ for (const dots of KINDS) {
   });
 }
 
+Deno.test("rows that go one by one, and those that go in fours, have the bits that they have alone, bias and residual too", async () => {
+  const [N, K, MOST] = [83, 300, 6];
+  for (const dots of ["none", ...KINDS] as const) {
+    using backend = await open(dots, 2);
+    for (const format of ["q8", "q4"] as const) {
+      const b = backend.pack(numbers(K * N, 7), K, N, format);
+      const bias = backend.upload(numbers(N, 8));
+      const run = async (first: number, count: number) => {
+        const a = backend.upload(numbers(MOST * K, 9).subarray(first * K, (first + count) * K), [count, K]);
+        const residual = backend.upload(
+          numbers(MOST * N, 5).subarray(first * N, (first + count) * N),
+          [count, N],
+        );
+        const out = backend.allocate([count, N]);
+        backend.matmul({ a, b, bias, residual, activation: "gelu", out });
+        const result = await backend.read(out);
+        for (const memory of [a, residual, out]) backend.free(memory);
+        return result;
+      };
+      const rows = [];
+      for (let m = 0; m < MOST; m++) rows.push(...await run(m, 1));
+      for (let count = 2; count <= MOST; count++) {
+        assertEquals([...await run(0, count)], rows.slice(0, count * N), `${dots}, ${format}, ${count} rows`);
+      }
+    }
+  }
+});
+
 Deno.test("whether a processor takes bytes for signed or unsigned changes no bit", async () => {
   const outcomes = [];
   for (const dots of ["unsigned", "signed"] as const) {

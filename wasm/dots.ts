@@ -388,15 +388,17 @@ function tile(
 }
 
 /**
- * Panels of out (N) = activation(alpha · a (K) · b (K, N) + bias) + residual, reading each as one stream.
+ * Panels of out (M, N) = activation(alpha · a (M, K) · b (K, N) + bias) + residual, a row at a time, reading each as one stream.
  *
- * @param a As {@linkcode dotsRow} leaves it.
+ * @param a Rows as {@linkcode dotsRow} leaves them, `step` bytes apart.
  */
 export function rowDots(
   a: usize,
+  step: usize,
   b: usize,
   kind: u32,
   out: usize,
+  M: usize,
   N: usize,
   K: usize,
   alpha: f32,
@@ -409,10 +411,12 @@ export function rowDots(
 ): void {
   for (let panel = panelBegin; panel < panelEnd; panel++) {
     const steps = b + panel * codesPanelBytes(Q8, K);
-    if (kind == PAIRS) panelPairs(a, steps, K, scratch);
-    else if (kind == SIGNED) panelSigned(a, steps, K, scratch);
-    else panelUnsigned(a, steps, K, scratch);
-    finish(scratch, 0, 1, panel, N, out, alpha, flags, bias, residual);
+    for (let m: usize = 0, x = a; m < M; m++, x += step) {
+      if (kind == PAIRS) panelPairs(x, steps, K, scratch);
+      else if (kind == SIGNED) panelSigned(x, steps, K, scratch);
+      else panelUnsigned(x, steps, K, scratch);
+      finish(scratch, m, 1, panel, N, out, alpha, flags, bias, residual);
+    }
   }
 }
 

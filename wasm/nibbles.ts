@@ -247,14 +247,16 @@ export function nibbleRow(a: usize, K: usize, to: usize): void {
 }
 
 /**
- * Panels of out (N) = activation(alpha · a (K) · b (K, N) + bias) + residual, reading each as one stream.
+ * Panels of out (M, N) = activation(alpha · a (M, K) · b (K, N) + bias) + residual, a row at a time, reading each as one stream.
  *
- * @param a As {@linkcode nibbleRow} leaves it.
+ * @param a Rows as {@linkcode nibbleRow} leaves them, `step` bytes apart.
  */
 export function rowNibbles(
   a: usize,
+  step: usize,
   b: usize,
   out: usize,
+  M: usize,
   N: usize,
   K: usize,
   alpha: f32,
@@ -265,29 +267,35 @@ export function rowNibbles(
   panelBegin: usize,
   panelEnd: usize,
 ): void {
-  const bytes = codesPanelBytes(Q4, K);
+  for (let panel = panelBegin; panel < panelEnd; panel++) {
+    const steps = b + panel * codesPanelBytes(Q4, K);
+    for (let m: usize = 0, x = a; m < M; m++, x += step) {
+      panelOfRow(x, steps, K, scratch);
+      finish(scratch, m, 1, panel, N, out, alpha, flags, bias, residual);
+    }
+  }
+}
+
+/** A row's products with a panel, sixteen numbers. */
+function panelOfRow(a: usize, steps: usize, K: usize, to: usize): void {
   const groups = groupsOf(K);
   const scales = a + padded(K);
   const sums = scales + blocksOf(K) * 4;
-  for (let panel = panelBegin; panel < panelEnd; panel++) {
-    const steps = b + panel * bytes;
-    let block = steps + STEPS;
-    let y0 = zero(), y1 = zero(), y2 = zero(), y3 = zero();
-    for (let g: usize = 0; g < groups;) {
-      const last = min(groups, g + BLOCK / GROUP);
-      const s = v128.load32_splat(scales + (g / (BLOCK / GROUP)) * 4);
-      blockOfNibbles(a + g * GROUP, sums + g * 4, last - g, block, scratch);
-      block += (last - g) * blockBytes(Q4), g = last;
-      y0 = fma(f32x4.convert_i32x4_s(v128.load(scratch)), s, y0);
-      y1 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 16)), s, y1);
-      y2 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 32)), s, y2);
-      y3 = fma(f32x4.convert_i32x4_s(v128.load(scratch, 48)), s, y3);
-    }
-    v128.store(scratch, y0), v128.store(scratch, y1, 16);
-    v128.store(scratch, y2, 32), v128.store(scratch, y3, 48);
-    scaleColumns(scratch, 1, steps);
-    finish(scratch, 0, 1, panel, N, out, alpha, flags, bias, residual);
+  let block = steps + STEPS;
+  let y0 = zero(), y1 = zero(), y2 = zero(), y3 = zero();
+  for (let g: usize = 0; g < groups;) {
+    const last = min(groups, g + BLOCK / GROUP);
+    const s = v128.load32_splat(scales + (g / (BLOCK / GROUP)) * 4);
+    blockOfNibbles(a + g * GROUP, sums + g * 4, last - g, block, to);
+    block += (last - g) * blockBytes(Q4), g = last;
+    y0 = fma(f32x4.convert_i32x4_s(v128.load(to)), s, y0);
+    y1 = fma(f32x4.convert_i32x4_s(v128.load(to, 16)), s, y1);
+    y2 = fma(f32x4.convert_i32x4_s(v128.load(to, 32)), s, y2);
+    y3 = fma(f32x4.convert_i32x4_s(v128.load(to, 48)), s, y3);
   }
+  v128.store(to, y0), v128.store(to, y1, 16);
+  v128.store(to, y2, 32), v128.store(to, y3, 48);
+  scaleColumns(to, 1, steps);
 }
 
 /** c + the products of eight rows: four rows' codes are the lower halves of bytes, the next four's the upper ones. */

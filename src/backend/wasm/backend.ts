@@ -35,6 +35,8 @@ const PRODUCT_OF_ONE = [0.1, 0.1, 0, 0, 0.3];
 const ROUNDED = 0.028;
 const ROUNDED_WIDE = 0.016;
 const ROUNDED_OF_ONE: Record<string, number> = { q8: 0.04, q4: 0.04 };
+/** So few rows go one by one, for tiles compute four whether they are there or not. */
+const ROUNDED_FEW: Record<string, number> = { q8: 3, q4: 2 };
 /** The same with 4-bit weights by products of bytes. */
 const NIBBLES = 0.02;
 /** The same by products of bytes with 8-bit weights; less where the processor has dot products of them. */
@@ -214,21 +216,22 @@ export class WasmBackend extends Store implements tensor.Backend {
     const out = this.at(args.out, "matmul: out");
     const after = [args.alpha ?? 1, ...this.#epilogue(args, M, N, wide && !dots)] as const;
     const panels = Math.ceil(N / PANEL);
-    if (M === 1 && !transposed) {
+    if (M <= ROUNDED_FEW[b.format] && !transposed) {
       const bytes = b.format === "q4" ? "nibbleBytes" : dots ? "dotsBytes" : "activationBytes";
-      const { activations, scratch, stride } = this.#activations(this.call[bytes](M, K), 64);
-      const shared = { cost: ROUNDED_OF_ONE[b.format] * K * PANEL, stride };
-      const rest = [out, N, K, ...after, scratch, 0, panels] as const;
-      if (b.format === "q4") {
-        this.call.nibbleRow(a, K, activations);
-        this.share({ kernel: "rowNibbles", ...shared }, activations, pointer, ...rest);
-      } else if (dots) {
-        this.call.dotsRow(a, found, K, activations);
-        this.share({ kernel: "rowDots", ...shared }, activations, pointer, found, ...rest);
-      } else {
-        this.call.roundRow(a, K, activations);
-        this.share({ kernel: "rowRounded", ...shared }, activations, pointer, ...rest);
+      const step = this.call[bytes](1, K) >>> 0;
+      const { activations, scratch, stride } = this.#activations(M * step, 64);
+      for (let m = 0; m < M; m++) {
+        const [row, to] = [a + m * K * 4, activations + m * step];
+        if (b.format === "q4") this.call.nibbleRow(row, K, to);
+        else if (dots) this.call.dotsRow(row, found, K, to);
+        else this.call.roundRow(row, K, to);
       }
+      const shared = { cost: ROUNDED_OF_ONE[b.format] * M * K * PANEL, stride };
+      const rest = [out, M, N, K, ...after, scratch, 0, panels] as const;
+      const rows = [activations, step, pointer] as const;
+      if (b.format === "q4") this.share({ kernel: "rowNibbles", ...shared }, ...rows, ...rest);
+      else if (dots) this.share({ kernel: "rowDots", ...shared }, ...rows, found, ...rest);
+      else this.share({ kernel: "rowRounded", ...shared }, ...rows, ...rest);
       return;
     }
     const product = { M, N, K, multiple: 4, pack: 0 };
