@@ -38,7 +38,7 @@ import {
   ROWS,
   rowsPadded,
 } from "./rounding";
-import { fma, lane0, lane1, lane2, lane3, zero } from "./simd";
+import { fma, lane0, lane1, lane2, lane3, pairs, zero } from "./simd";
 import { PANEL } from "./weights";
 
 /** The largest weight of the transpose. */
@@ -73,16 +73,6 @@ function biasOf(kind: u32): i8 {
 @inline
 function mostOf(kind: u32): f32 {
   return kind == PAIRS ? 63 : 127;
-}
-
-/** Two products a lane of 16 bits: weights by activations of 7 bits without a sign. */
-// @ts-ignore: decorator
-@inline
-function pairs(w: v128, x: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.relaxed_dot_i8x16_i7x16_s(w, x);
-  const low = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(w), i16x8.extend_low_i8x16_u(x));
-  const high = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(w), i16x8.extend_high_i8x16_u(x));
-  return i16x8.narrow_i32x4_s(low, high);
 }
 
 /** c + four products a lane: weights by activations. */
@@ -123,7 +113,7 @@ export function dotsBytes(M: usize, K: usize): usize {
 
 /**
  * Rows begin … end − 1 (begin a multiple of 4) of (M, K) activations: bytes `[M/4][K/4][4][4]`, rows and columns filled with
- * zeros; then `[M/4][groups][4]` factors.
+ * zeros, all plus the bias; then `[M/4][groups][4]` factors.
  *
  * @param kind What {@linkcode dotsOf} found.
  */
@@ -143,7 +133,7 @@ export function dotsRows(a: usize, kind: u32, M: usize, K: usize, to: usize, beg
   }
 }
 
-/** One row of K activations: `[K]` bytes, then each group's factor. */
+/** One row of K activations: `[K]` bytes, filled up likewise, then each group's factor. */
 export function dotsRow(a: usize, kind: u32, K: usize, to: usize): void {
   const groups = groupsOf(K);
   const factors = to + padded(K);
@@ -229,8 +219,7 @@ export function matmulDots(
           for (let j: usize = 0; j < 64; j += 32) {
             const w = codes + j, m = scales + j, c = starts + j, to = strip + r * 64 + j;
             if (kind == PAIRS) seen |= tilePairs(x, w, step, m, c, count, f, ahead, stretch, to);
-            else if (kind == SIGNED) seen |= tileSigned(x, w, step, m, c, count, f, ahead, stretch, to);
-            else seen |= tileUnsigned(x, w, step, m, c, count, f, ahead, stretch, to);
+            else seen |= tileDots(x, w, step, m, c, count, f, ahead, stretch, to, kind);
             ahead = min(last, ahead + count * stretch);
           }
         }
@@ -244,7 +233,11 @@ export function matmulDots(
 
 /** What groups' sums begin with, `[groups][16]`: less what the bias of activations adds. */
 function startsOf(codes: usize, step: usize, groups: usize, kind: u32, to: usize): void {
-  const one = constant(6), bias = i16x8.splat(kind == UNSIGNED ? -128 : kind == PAIRS ? -64 : 0);
+  if (kind == SIGNED) {
+    memory.fill(to, 0, groups * 64);
+    return;
+  }
+  const one = constant(6), bias = i16x8.splat(kind == UNSIGNED ? -128 : -64);
   for (const end = to + groups * 64; to < end; to += 64, codes += step) {
     let a = zero(), b = zero(), c = zero(), d = zero();
     for (let w = codes, last = w + CODES; w < last; w += 64) {
@@ -278,7 +271,8 @@ function add(sum: v128, scales: v128, factor: v128, to: v128): v128 {
   return fma(f32x4.convert_i32x4_s(sum), f32x4.mul(scales, factor), to);
 }
 
-// Functions of their own: one function with three kinds of products would choose among them in its inner loop.
+// Functions of their own, for one would choose between its products in the inner loop. Both kinds of dot products are the
+// same instruction.
 
 function tilePairs(
   x: usize,
@@ -295,7 +289,7 @@ function tilePairs(
   return tile(x, w, step, scales, starts, groups, factors, ahead, stretch, out, PAIRS);
 }
 
-function tileSigned(
+function tileDots(
   x: usize,
   w: usize,
   step: usize,
@@ -306,23 +300,9 @@ function tileSigned(
   ahead: usize,
   stretch: usize,
   out: usize,
+  kind: u32,
 ): u32 {
-  return tile(x, w, step, scales, starts, groups, factors, ahead, stretch, out, SIGNED);
-}
-
-function tileUnsigned(
-  x: usize,
-  w: usize,
-  step: usize,
-  scales: usize,
-  starts: usize,
-  groups: usize,
-  factors: usize,
-  ahead: usize,
-  stretch: usize,
-  out: usize,
-): u32 {
-  return tile(x, w, step, scales, starts, groups, factors, ahead, stretch, out, UNSIGNED);
+  return tile(x, w, step, scales, starts, groups, factors, ahead, stretch, out, kind == SIGNED ? SIGNED : UNSIGNED);
 }
 
 /**

@@ -22,7 +22,7 @@ import {
   ROWS,
   rowsPadded,
 } from "./rounding";
-import { fma, lane0, lane1, lane2, lane3, zero } from "./simd";
+import { fma, lane0, lane1, lane2, lane3, pairs, zero } from "./simd";
 
 /** The largest activation. */
 const MOST: f32 = 127;
@@ -119,10 +119,7 @@ export function matmulNibbles(
 // @ts-ignore: decorator
 @inline
 function dot8(c: v128, x: v128, w: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.add(c, i16x8.relaxed_dot_i8x16_i7x16_s(x, w));
-  const low = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(x), i16x8.extend_low_i8x16_s(w));
-  const high = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(x), i16x8.extend_high_i8x16_s(w));
-  return i16x8.add(c, i16x8.narrow_i32x4_s(low, high));
+  return i16x8.add(c, pairs(x, w));
 }
 
 /** y + four columns' pairs of sums times their ratios − Σ x times their offsets; ratios lie twice, offsets alone in 32 bits. */

@@ -1,6 +1,6 @@
 /**
- * Activations as whole numbers, for the products with 8- and 4-bit weights: what 16-bit products (quantized.ts), products of
- * bytes (nibbles.ts) and dot products of bytes (dots.ts) share. Rows come in fours, columns are filled up to groups of 32.
+ * Activations as whole numbers, for the products with 8- and 4-bit weights: what 16-bit products (quantized.ts) and products of
+ * bytes (nibbles.ts, dots.ts) share. Rows come in fours, columns are filled up to groups of 32.
  */
 import { GROUP } from "./codes";
 import { lane0, lane1, lane2, lane3, zero } from "./simd";

@@ -15,6 +15,16 @@ export function fma(a: v128, b: v128, c: v128): v128 {
   return f32x4.add(f32x4.mul(a, b), c);
 }
 
+/** Two products a lane of 16 bits, of bytes with a sign and bytes of 7 bits without one; sums are to hold in 16 bits. */
+// @ts-ignore: decorator
+@inline
+export function pairs(signed: v128, unsigned: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.relaxed_dot_i8x16_i7x16_s(signed, unsigned);
+  const low = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_s(signed), i16x8.extend_low_i8x16_u(unsigned));
+  const high = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(signed), i16x8.extend_high_i8x16_u(unsigned));
+  return i16x8.narrow_i32x4_s(low, high);
+}
+
 /** Four zeros. */
 // @ts-ignore: decorator
 @inline
