@@ -283,7 +283,8 @@ for (const candidate of await candidates()) {
         backend.matmul({ a: backend.upload(Float32Array.of(1, 2, bad, 1), [2, 2]), b, out });
         const [x, y, ...broken] = await backend.read(out);
         // Half a step beside 2 where activations have 7 bits.
-        assert(Math.abs(x - 1) < 0.016 && Math.abs(y - 2) < 0.01, `${format}: ${x}, ${y} beside ${bad}`);
+        const most = format === "q8" && backend.description.includes("7-bit") ? 0.016 : 0.01;
+        assert(Math.abs(x - 1) < most && Math.abs(y - 2) < 0.01, `${format}: ${x}, ${y} beside ${bad}`);
         assert(!Number.isFinite(broken[0]), `${format}: ${broken} of ${bad}`);
       }
     }
