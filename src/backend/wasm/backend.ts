@@ -35,12 +35,12 @@ const PRODUCT_OF_ONE = [0.1, 0.1, 0, 0, 0.3];
 const ROUNDED = 0.028;
 const ROUNDED_WIDE = 0.016;
 const ROUNDED_OF_ONE: Record<string, number> = { q8: 0.04, q4: 0.04 };
-/** So few rows go one by one, for tiles compute four whether they are there or not. */
-const ROUNDED_FEW: Record<string, number> = { q8: 3, q4: 2 };
 /** The same with 4-bit weights by products of bytes. */
 const NIBBLES = 0.02;
 /** The same by products of bytes with 8-bit weights; less where the processor has dot products of them. */
 const DOTTED: Record<Dots, number> = { none: 0, unsigned: 0.015, signed: 0.015, pairs: 0.023 };
+/** So few rows go one by one with 8- and 4-bit weights, for tiles compute four whether they are there or not. */
+const ROUNDED_FEW: Record<string, number> = { q8: 3, q4: 2 };
 /** Nanoseconds to bring a number of b to where it is multiplied, by storage format; every block of rows does. */
 const BRING = [0.05, 0.15, 0, 0, 0.25];
 /** The same of bᵀ. */
